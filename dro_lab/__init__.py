@@ -1,0 +1,1 @@
+"""dro_lab: experiments on reasoning rewards (DRO, REPRO and their rivals) over TRL's GRPO."""

@@ -1,0 +1,183 @@
+"""The dataclasses that pass between stages, and the legend of shape suffixes.
+
+Every tensor and nested sequence carries its shape in its name:
+
+====== =========================================================
+suffix axis
+====== =========================================================
+P      prompts in the step
+G      rollouts per prompt (the group)
+C      completion tokens (padded to the longest)
+R      reference tokens (padded to the longest)
+K      scored reasoning prefixes
+V      rubric checks
+B      rollouts of the step, ``B = P * G``, prompt-major
+====== =========================================================
+
+All science is a function from these frozen dataclasses to tensors: no model, config, device, rank or logger in sight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from torch import Tensor
+
+Message = Mapping[str, str]
+Prompt = Sequence[Message]
+"""A conversation as chat templates take it: ``[{"role": "system"|"user", "content": ...}, ...]``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutGroups:
+    """What one step sampled; nothing is scored yet.
+
+    ``reasonings_PG`` and ``answers_PG`` come from the one splitter (`dro_lab.scoring.split`), so that reward, gate
+    and loss agree on where the reasoning ends.
+    """
+
+    prompts_P: Sequence[Prompt]
+    references_P: Sequence[str]
+    completions_PG: Sequence[Sequence[str]]
+    reasonings_PG: Sequence[Sequence[str]]
+    answers_PG: Sequence[Sequence[str]]
+    truncated_PG: Tensor  # bool: no end-of-sequence token within the completion budget
+    malformed_PG: Tensor  # bool: the reasoning was never closed, or the answer marker is missing
+    completion_ids_PGC: Tensor  # int64
+    completion_mask_PGC: Tensor  # bool: real tokens
+    reasoning_mask_PGC: Tensor  # bool: tokens of the reasoning, delimiters excluded
+    columns_P: Sequence[Mapping[str, Any]]  # the row's other columns: id, truth, rubric, schema, ...
+    step: int = 0
+    progress: float = 0.0  # share of training done, in [0, 1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(P, G)``."""
+        return len(self.completions_PG), len(self.completions_PG[0]) if self.completions_PG else 0
+
+
+class Stat(StrEnum):
+    """What a consumer may ask the scorer and its companions for; the list grows with the methods."""
+
+    REFERENCE = "reference"
+    VERIFIER = "verifier"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One statistic under one policy. A consumer's needs are a function of its bound arguments."""
+
+    stat: Stat
+    policy: Literal["current", "reference", "initial", "lagged"] = "current"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStats:
+    """What was measured on the step's rollouts. Fields that nobody asked for are None.
+
+    ``reference_logps_PGR`` are float32 log-probabilities at temperature 1 of the reference tokens, teacher-forced
+    after prompt, reasoning and answer marker; where ``reference_mask_PR`` is False the value is 0.
+    ``reference_eos_P`` is the position of the end-of-sequence token in R (-1: none was scored).
+    """
+
+    reference_logps_PGR: Tensor | None = None
+    reference_mask_PR: Tensor | None = None
+    reference_ids_PR: Tensor | None = None
+    verifier_PG: Tensor | None = None  # float32 in [0, 1]; nan = the verifier cannot judge this row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewards:
+    """A reward's result: one outcome per rollout and, for process rewards, credit on tokens."""
+
+    outcome_PG: Tensor  # float32; nan = not scorable
+    process_PGC: Tensor | None = None  # raw segment rewards at the scored tokens
+    process_mask_PGC: Tensor | None = None  # True where scored: 0 is a value there, not padding
+    process_weight: float = 0.0  # alpha
+    token_weights_PR: Tensor | None = None  # weight of each reference token, where the reward has one (for the report)
+    parts: Mapping[str, Tensor] = field(default_factory=dict)  # breakdown, each (P, G)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """A gate's decision: which groups may teach, which rollouts failed, and the (possibly floored) rewards."""
+
+    admit_P: Tensor  # bool
+    failed_PG: Tensor  # bool
+    rewards: Rewards
+    reasons_P: Sequence[str]  # "" where admitted
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterResult:
+    """A filter's decision. A dropped group is a full row of False."""
+
+    keep_PG: Tensor  # bool
+    reasons_P: Sequence[str]  # "" where kept
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+Reward = Callable[[RolloutGroups, TokenStats], Rewards]
+Gate = Callable[[RolloutGroups, TokenStats, Rewards], GateResult]
+Filter = Callable[[RolloutGroups, TokenStats, Rewards], FilterResult]
+AdvantageEstimator = Callable[..., Tensor]
+"""``(rewards, keep_PG, loss_mask_PGC, values_PGC=None) -> advantages (P, G) or (P, G, C)``."""
+
+
+# ------------------------------------------------------------------------------------------------ data sets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One example of a data set as training sees it."""
+
+    id: str
+    prompt: Prompt
+    reference: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where the rows come from: travels to banner, record, tracker, report and plots."""
+
+    dataset: str
+    kind: Literal["twin", "hub", "file"]
+    location: str  # the twin's preset, the hub's repository, or the file's path
+    revision: str | None = None  # the hub's pinned commit, or the twin's generator version
+    sha256: str | None = None  # of the file's bytes
+
+    def __str__(self) -> str:
+        detail = f"sha256 {self.sha256[:12]}" if self.sha256 else (self.revision or "")
+        return f"{self.dataset} ({self.kind}: {self.location}{', ' + detail if detail else ''})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRow:
+    """A row that was not used, where it stands, and why. Refused rows are counted and shown, never dropped silently."""
+
+    where: str  # "train.json row 17"
+    reason: str
+
+
+Metric = Callable[[str, Row], float]
+"""``metric(answer, row) -> quality in [0, 1]``; nan where the row cannot be judged. Never raises on model output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A loaded data set: rows by split, its metric, its answer format, where it came from and what was refused."""
+
+    name: str
+    provenance: Provenance
+    splits: Mapping[str, Sequence[Row]]  # "train", "validation", "test"
+    metric: Metric | None
+    metric_name: str
+    answer_marker: str = ""  # stands between the closed reasoning and the answer
+    refused: Sequence[RefusedRow] = ()
+    notes: Sequence[str] = ()  # what a reader of the numbers must know
