@@ -1,0 +1,119 @@
+"""From a yaml node to a checked function: the only place that turns `_target_` into code.
+
+A reward, gate, filter, estimator or judge is a plain function; its yaml names it with ``_target_`` and binds its
+arguments. Its module may declare two functions beside it, both called with the bound arguments:
+
+``check(**bound) -> None``
+    raises UserError for values that make no sense, before any weight is loaded;
+``needs(**bound) -> frozenset[Need]``
+    the statistics it reads; a module without it is taken to read the reference log-probabilities.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from dro_lab.errors import UserError
+from dro_lab.types import Need, Stat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A bound function with its name and the statistics it reads."""
+
+    name: str
+    call: Callable[..., Any]
+    needs: frozenset[Need]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call(*args, **kwargs)
+
+
+def component(group: str, node: Any, *, name: str, default_needs: frozenset[Need] = frozenset()) -> Component:
+    """Resolve and check one group's node.
+
+    Args:
+        group: the config group, for messages.
+        node: the group's DictConfig with `_target_`.
+        name: the chosen option, e.g. ``r3``.
+        default_needs: what a function reads whose module has no ``needs``.
+
+    Raises:
+        UserError: no `_target_`, it cannot be imported, an argument it does not take, a value its ``check`` refuses.
+    """
+    function, bound = resolve(group, node)
+    module = sys.modules[function.__module__]
+    _check_signature(group, function, bound)
+    if check := getattr(module, "check", None):
+        check(**bound)
+    needs = getattr(module, "needs", None)
+    return Component(
+        name=name,
+        call=functools.partial(function, **bound),
+        needs=frozenset(needs(**bound)) if needs else default_needs,
+    )
+
+
+def resolve(group: str, node: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function a node names and the arguments it binds (nested ``_target_`` nodes are instantiated)."""
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(f"{group}: its yaml must name a function with `_target_: package.module.function`")
+    target = node["_target_"]
+    try:
+        function = get_object(target)
+    except Exception as error:  # importing a user's module can fail in any way
+        raise UserError(
+            f"{group}._target_={target}: cannot be imported ({type(error).__name__}: {error}). Is the package "
+            "installed, or its folder on PYTHONPATH?"
+        ) from error
+    if not callable(function):
+        raise UserError(f"{group}._target_={target}: is a {type(function).__name__}, not a function")
+    bound: dict[str, Any] = {}
+    for key, value in node.items():
+        if key in ("_target_", "_partial_"):
+            continue
+        if isinstance(value, DictConfig):
+            has_target = "_target_" in value
+            bound[str(key)] = instantiate(value) if has_target else OmegaConf.to_container(value, resolve=True)
+        else:
+            bound[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return function, bound
+
+
+def _check_signature(group: str, function: Callable[..., Any], bound: dict[str, Any]) -> None:
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    allowed = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
+    if wrong := sorted(set(bound) - set(allowed)):
+        raise UserError(
+            f"{group}.{wrong[0]}: unknown key; {function.__name__} takes {', '.join(allowed) or 'no keys'}"
+        )
+    missing = [n for n in allowed if parameters[n].default is inspect.Parameter.empty and n not in bound]
+    if missing:
+        raise UserError(f"{group}.{missing[0]}: is required by {function.__name__}; add {group}.{missing[0]}=VALUE")
+
+
+def instantiate_checked(group: str, node: DictConfig, **kwargs: Any) -> Any:
+    """Hydra's instantiate for classes that validate themselves; their complaint becomes the user's message."""
+    try:
+        return instantiate(node, _convert_="all", **kwargs)
+    except UserError:
+        raise
+    except HydraException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from error
+        raise UserError(f"{group}: {node.get('_target_')} refuses these keys: {cause}") from error
+
+
+REFERENCE_NEED = frozenset({Need(Stat.REFERENCE)})

@@ -1,0 +1,107 @@
+"""groups -> stats -> rewards -> gate -> filter -> advantages: the order in which a step's rollouts are judged.
+
+Pure: it sees tensors and text, never a model, a trainer or a logger. Stage A (`score`) runs while TRL asks for
+rewards; stage B (`advantages`) after TRL has built the batch, when the loss mask is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dro_lab.components import Component
+from dro_lab.types import FilterResult, GateResult, Need, Rewards, RolloutGroups, TokenStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A step's rollouts after stage A."""
+
+    groups: RolloutGroups
+    stats: TokenStats
+    sampled: Rewards  # as the reward gave them
+    gate: GateResult  # its rewards are the ones that teach (a gate may floor some)
+    filtered: FilterResult
+    keep_PG: Tensor  # admitted and kept
+    reasons_P: tuple[str, ...]  # why a group was dropped; "" where it was not
+
+    @property
+    def rewards(self) -> Rewards:
+        return self.gate.rewards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The chosen reward, gate, filter and advantage estimator."""
+
+    reward: Component
+    gate: Component
+    filter: Component
+    advantage: Component
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The union of what the components read: computed once per step."""
+        return self.reward.needs | self.gate.needs | self.filter.needs
+
+    def score(self, groups: RolloutGroups, stats: TokenStats) -> Scored:
+        """Stage A: rewards, then the gate, then the filter."""
+        sampled = self.reward(groups, stats)
+        _check_rewards(sampled, groups, self.reward.name)
+        gate = self.gate(groups, stats, sampled)
+        filtered = self.filter(groups, stats, gate.rewards)
+        keep_PG = filtered.keep_PG & gate.admit_P[:, None]
+        reasons = tuple(a or b for a, b in zip(gate.reasons_P, filtered.reasons_P, strict=True))
+        return Scored(
+            groups=groups, stats=stats, sampled=sampled, gate=gate, filtered=filtered, keep_PG=keep_PG, reasons_P=reasons
+        )
+
+    def advantages(self, scored: Scored, loss_mask_PGC: Tensor) -> Tensor:
+        """Stage B: advantages (P, G) or (P, G, C); 0 where nothing is kept or nothing could be scored."""
+        return self.advantage(scored.rewards, scored.keep_PG, loss_mask_PGC)
+
+
+def _check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
+    """A user's reward fails here with a sentence, not three calls later with a broadcast."""
+    if tuple(rewards.outcome_PG.shape) != groups.shape:
+        raise ValueError(
+            f"reward {name} returned outcomes of shape {tuple(rewards.outcome_PG.shape)}; expected (P, G) = {groups.shape}"
+        )
+    if rewards.outcome_PG.dtype != torch.float32:
+        raise ValueError(f"reward {name} returned {rewards.outcome_PG.dtype}; expected torch.float32")
+    if torch.isinf(rewards.outcome_PG).any():
+        raise ValueError(f"reward {name} returned an infinite value; use nan for a rollout that cannot be scored")
+
+
+def _mean(values: Tensor) -> float:
+    finite = values[torch.isfinite(values)]
+    return finite.float().mean().item() if finite.numel() else float("nan")
+
+
+def step_metrics(scored: Scored, name: str) -> Mapping[str, float]:
+    """What a step's rollouts look like: *sampled* counts every rollout, *trained* only those that teach."""
+    outcome, kept = scored.sampled.outcome_PG, scored.rewards.outcome_PG[scored.keep_PG]
+    groups = scored.groups
+    spread_P = outcome.std(dim=1, correction=0) if outcome.shape[1] > 1 else torch.zeros(len(outcome))
+    metrics = {
+        "reward/sampled": _mean(outcome),
+        "reward/trained": _mean(kept),
+        "reward/group_std": _mean(spread_P),
+        "reward/unscorable_share": torch.isnan(outcome).float().mean().item(),
+        "groups/zero_signal_share": _mean((spread_P < 1e-6).float()),
+        "gate/rejected_share": 1.0 - scored.gate.admit_P.float().mean().item(),
+        "gate/failed_share": scored.gate.failed_PG.float().mean().item(),
+        "filter/dropped_share": 1.0 - scored.filtered.keep_PG.float().mean().item(),
+        "rollouts/truncated_share": groups.truncated_PG.float().mean().item(),
+        "rollouts/malformed_share": groups.malformed_PG.float().mean().item(),
+        "rollouts/reasoning_tokens": groups.reasoning_mask_PGC.sum(-1).float().mean().item(),
+        "rollouts/completion_tokens": groups.completion_mask_PGC.sum(-1).float().mean().item(),
+    }
+    metrics.update({f"rewards/{name}/{key}": value for key, value in scored.sampled.metrics.items()})
+    metrics.update({f"rewards/{name}/{key}": _mean(value) for key, value in scored.sampled.parts.items()})
+    metrics.update({f"gate/{key}": value for key, value in scored.gate.metrics.items()})
+    metrics.update({f"filter/{key}": value for key, value in scored.filtered.metrics.items()})
+    return metrics
