@@ -1,0 +1,129 @@
+"""Files that survive a crash: json replaced whole, jsonl appended line by line, parquet written in parts."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+NONFINITE = "nonfinite"
+"""Key under which a jsonl row names the numbers that JSON cannot hold: ``{"loss": "nan"}``."""
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``: a reader sees the old file or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` as valid JSON, whole or not at all; non-finite numbers become null."""
+    write_atomic(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """``value`` with every nan and infinity, however deep, replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+class JsonLines:
+    """A jsonl file that is complete after every row.
+
+    A number that is not finite is written as null and named under ``nonfinite`` (``{"loss": "nan"}``), so every line
+    is valid JSON and `dro_lab.record.read` can give the number back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Append one row and flush it."""
+        odd = {key: str(value) for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
+        plain = {**finite(row), **({NONFINITE: odd} if odd else {})}
+        self._file.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+
+class ParquetParts:
+    """A parquet table that grows in parts ``NAME/part-00000.parquet`` and becomes ``NAME.parquet`` on `close`.
+
+    A parquet file is unreadable until its footer is written, so each part is a whole file of its own: after a kill
+    only the rows since the last part are lost.
+
+    Args:
+        path: the final file, ``.../NAME.parquet``.
+        schema: its columns; a row with another set of keys is an error of the caller.
+        every: number of `append` calls gathered into one part.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, *, every: int = 4) -> None:
+        self._path, self._schema, self._every = path, schema, every
+        self._rows: list[Mapping[str, Any]] = []
+        self._calls = 0
+        self._parts: list[Path] = []
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take the rows of one step.
+
+        Raises:
+            KeyError: a row lacks a column or has one that the schema does not know.
+        """
+        names = set(self._schema.names)
+        for row in rows:
+            if row.keys() != names:
+                raise KeyError(f"{self._path.name}: columns {sorted(row.keys() ^ names)} are missing or unknown")
+        self._rows.extend(rows)
+        self._calls += 1
+        if self._calls % self._every == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the gathered rows as one part."""
+        if not self._rows:
+            return
+        folder = self._path.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        part = folder / f"part-{len(self._parts):05d}.parquet"
+        temporary = part.with_name(f".{part.name}.tmp")
+        pq.write_table(pa.Table.from_pylist(list(self._rows), schema=self._schema), temporary, compression="zstd")
+        os.replace(temporary, part)
+        self._parts.append(part)
+        self._rows = []
+
+    def close(self) -> None:
+        """Merge the parts into the final file, one row group each; a second call does nothing."""
+        self.flush()
+        if self._path.exists():
+            return
+        temporary = self._path.with_name(f".{self._path.name}.tmp")
+        with pq.ParquetWriter(temporary, self._schema, compression="zstd") as writer:
+            for part in self._parts:
+                writer.write_table(pq.read_table(part, schema=self._schema))
+        os.replace(temporary, self._path)
+        shutil.rmtree(self._path.with_suffix(""), ignore_errors=True)
+
+
+def read_parts(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read ``NAME.parquet``, or the parts of a run that was cut short; an empty table where there is neither."""
+    if path.exists():
+        return pq.read_table(path)
+    parts = sorted(path.with_suffix("").glob("part-*.parquet"))
+    return pa.concat_tables([pq.read_table(part) for part in parts]) if parts else schema.empty_table()
