@@ -22,7 +22,7 @@ def reference_tokens(rng: np.random.Generator) -> list[tuple[str, bool]]:
     """Tokens of one reference, each with its truth."""
     before, gain, name = int(rng.integers(11, 60)), int(rng.integers(2, 30)), NAMES[int(rng.integers(len(NAMES)))]
     total = [(digit, True) for digit in str(before + gain)]
-    words = "The revised text says".split()
+    words = ["The", "revised", "text", "says"]
     tokens = [(words[0], False), *[(" " + word, False) for word in words[1:]]]
     tokens += [(" clearly", False), (" that", False), (" " + name, True), (" gained", False), (" ", False), *total]
     tokens += [(" points", False), (",", False), (" which", False), (" is", False), (" notably", False)]
@@ -60,7 +60,7 @@ def step_rows(rng: np.random.Generator, *, step: int, skill: float, prompts: int
                     "step": step,
                     "prompt_id": prompt_id,
                     "rollout": g,
-                    "prompt": f"Paragraph: {NAMES[p % 4]} stood at 12 points and gained 7.\nInstruction: correct the claim.",
+                    "prompt": f"Paragraph: {NAMES[p % 4]} stood at 12 and gained 7.\nInstruction: correct the claim.",
                     "reasoning": thought,
                     "answer": text if right[g] else "The revised text says broadly that Arden gained 11 points.",
                     "reference": text,
