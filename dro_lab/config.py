@@ -35,16 +35,6 @@ GROUPS = {
 
 
 @dataclass
-class Names:
-    """The chosen option of the groups that name a run; filled by Hydra's choices unless given."""
-
-    reward: str | None = None
-    dataset: str | None = None
-    model: str | None = None
-    scale: str | None = None
-
-
-@dataclass
 class Root:
     """Run-wide keys. The groups are open here: each component checks its own keys."""
 
@@ -53,7 +43,7 @@ class Root:
     threads: int | None = None  # torch's threads; null: what torch takes by itself
     outputs: str = "outputs"
     objective: str = "quality"
-    names: Names = field(default_factory=Names)
+    names: dict[str, str] = field(default_factory=dict)  # the chosen option of each group; filled by run.py
     reward: Any = MISSING
     gating: Any = MISSING
     filtering: Any = MISSING

@@ -1,0 +1,136 @@
+"""What a run prints: a banner, a progress line, warnings, and the table *before -> after*."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dro_lab.record.summary import Estimate, Summary
+
+LABELS = {
+    "quality": "quality",
+    "win_rate": "win rate against the base policy",
+    "reward": "reward",
+    "reflective_share": "share of reflective tokens",
+    "reasoning_tokens": "reasoning length (tokens)",
+    "gate_rejected_share": "groups rejected by the gate",
+    "filter_dropped_share": "rollouts dropped by the filter",
+    "truncated_share": "truncated completions",
+    "malformed_share": "malformed completions",
+}
+"""The rows of the final table, in order."""
+
+SHARES = frozenset({"win_rate", "reflective_share", "gate_rejected_share", "filter_dropped_share", "truncated_share",
+                    "malformed_share"})
+
+
+class RunConsole:
+    """Prints one run. On a terminal it shows a bar; piped, a line every few steps."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._every = 1
+
+    def say(self, text: str) -> None:
+        """One plain line."""
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """One warning, in plain words."""
+        self.console.print(f"[yellow]warning:[/yellow] {_escape(text)}")
+
+    def __enter__(self) -> RunConsole:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def start(self, steps: int) -> None:
+        """Begin the training bar."""
+        self._every = max(1, steps // 10)
+        if self.console.is_terminal and steps:
+            self._progress = Progress(
+                TextColumn("training"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[line]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self._progress.add_task("training", total=steps, line="")
+            self._progress.start()
+
+    def step(
+        self, step: int, steps: int, *, reward: float, quality: float, reasoning: float, seconds_left: float
+    ) -> None:
+        """One training step is done."""
+        line = f"reward {_number(reward)}  quality {_number(quality)}  reasoning {reasoning:.0f} tokens"
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=step, line=line)
+        elif step == 1 or step % self._every == 0 or step == steps:
+            self.say(f"step {step:>4}/{steps}  {line}  {seconds_left:.0f} s left")
+
+    def evaluation(self, step: int, quality: Estimate) -> None:
+        """An evaluation on held-out rows is done."""
+        self.say(f"step {step:>4}  held-out quality {_estimate(quality)} on {quality.n} rows")
+
+    def result(self, summary: Summary, before: Sequence[Estimate], after: Sequence[Estimate]) -> None:
+        """The table *before -> after*."""
+        first, last = {e.metric: e for e in before}, {e.metric: e for e in after}
+        table = Table(title=None, box=None, pad_edge=False)
+        table.add_column("")
+        table.add_column("before", justify="right")
+        table.add_column("after", justify="right")
+        for name, label in LABELS.items():
+            if name in first or name in last:
+                label = f"{label} ({summary.metric})" if name == "quality" else label
+                table.add_row(label, *(_cell(name, found.get(name)) for found in (first, last)))
+        self.console.print()
+        self.console.print(table)
+        rows = last.get("quality", first.get("quality"))
+        n = rows.n if rows else 0
+        self.say(f"[{summary.confidence:.0%} bootstrap intervals over {n} held-out rows]")
+
+
+def farewell(console: RunConsole, *, report: Path, folder: Path, mlflow_uri: str | None) -> None:
+    """The last lines: where the evidence lies and what to do next."""
+    console.say(f"report   {report}")
+    console.say(f"record   {folder}")
+    if mlflow_uri:
+        console.say(f"compare  mlflow ui --backend-store-uri {mlflow_uri}")
+
+
+def _number(value: float) -> str:
+    return "  -  " if math.isnan(value) else f"{value:.3f}"
+
+
+def _estimate(estimate: Estimate) -> str:
+    if math.isnan(estimate.value):
+        return "not measured"
+    interval = "" if math.isnan(estimate.low) else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f}{interval}"
+
+
+def _cell(name: str, estimate: Estimate | None) -> str:
+    if estimate is None or math.isnan(estimate.value):
+        return "-"
+    if name in ("quality", "win_rate"):
+        return _estimate(estimate)
+    if name in SHARES:
+        return f"{estimate.value:.1%}"
+    return f"{estimate.value:.1f}" if name == "reasoning_tokens" else f"{estimate.value:.4f}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

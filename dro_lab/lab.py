@@ -1,0 +1,265 @@
+"""One run from a checked configuration to a report: build, evaluate, train, evaluate, write down."""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from datasets import Dataset
+from omegaconf import DictConfig, OmegaConf
+from transformers import PrinterCallback, set_seed
+from transformers.utils import logging as transformers_logging
+
+from dro_lab.build import Built, build
+from dro_lab.config import outputs_root
+from dro_lab.console import RunConsole, farewell
+from dro_lab.errors import UserError
+from dro_lab.evaluation.evaluate import Evaluation, evaluate
+from dro_lab.models import load_weights
+from dro_lab.record import Comparison, RunRecord, Summary
+from dro_lab.training.clock import PartClock
+from dro_lab.training.observer import RunObserver
+from dro_lab.training.rollouts import RolloutScorer
+from dro_lab.training.trainer import LabTrainer
+from dro_lab.types import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run came to: its final summary and its folder."""
+
+    summary: Summary
+    folder: Path
+
+    @property
+    def objective(self) -> float:
+        return self.summary.objective if self.summary.objective is not None else math.nan
+
+
+def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
+    """Run one job.
+
+    Args:
+        cfg: the composed configuration, past `dro_lab.config.check`.
+        names: the chosen option of each group.
+        folder: the run's folder.
+
+    Raises:
+        UserError: bad input, before any training.
+        KeyboardInterrupt: after the record was closed as interrupted.
+    """
+    reset_process(cfg)
+    console = RunConsole()
+    clock = PartClock()
+    built = build(cfg, names, folder)
+    _banner(console, cfg, built)
+    with RunRecord(folder) as record:
+        record.config(OmegaConf.to_yaml(cfg, resolve=True))
+        record.environment(
+            seeds={"seed": cfg.seed, "evaluation": built.evaluation.seed}, threads=torch.get_num_threads()
+        )
+        run_ = _Run(cfg, built, record, console, clock)
+        record.summary(run_.summary("running"))
+        try:
+            run_.go()
+            status, error = "finished", None
+        except KeyboardInterrupt:
+            run_.close("interrupted", "interrupted by the user")
+            console.warn(f"interrupted after {run_.observer.steps_done} steps; the record so far is in {folder}")
+            raise
+        except BaseException as failure:
+            run_.close("failed", f"{type(failure).__name__}: {failure}")
+            raise
+        summary = run_.close(status, error)
+    run_.goodbye(summary)
+    return Outcome(summary=summary, folder=folder)
+
+
+def reset_process(cfg: DictConfig) -> None:
+    """Leave nothing of an earlier job in this process: seeds, accelerate's singletons, torch's threads."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    PartialState._reset_state()
+    gc.collect()
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    random.seed(cfg.seed)
+    np.random.seed(cfg.seed)  # noqa: NPY002 - libraries draw from the global generator
+    set_seed(cfg.seed)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+class _Run:
+    """The objects of one run and its phases."""
+
+    def __init__(
+        self, cfg: DictConfig, built: Built, record: RunRecord, console: RunConsole, clock: PartClock
+    ) -> None:
+        self.cfg, self.built, self.record, self.console, self.clock = cfg, built, record, console, clock
+        self.folder = record.folder
+        self.scoring = RolloutScorer.from_built(built, cfg.scorer)
+        self.trainer: LabTrainer | None = None
+        self.observer = RunObserver(
+            record=record,
+            tracker=built.tracker,
+            console=console,
+            clock=clock,
+            evaluate=self._evaluate,
+            tokenizer=built.tokenizer,
+            every=built.evaluation.every,
+            planned=cfg.steps,
+            token_rows=built.evaluation.token_rows,
+        )
+
+    def go(self) -> None:
+        model = load_weights(self.built.spec)
+        train_rows = self.built.task.splits["train"] or self.held_out
+        self.trainer = LabTrainer(
+            scoring=self.scoring,
+            rows=train_rows,
+            observer=self.observer.rollouts,
+            clock=self.clock,
+            model=model,
+            args=replace(self.built.arguments, max_steps=max(1, self.cfg.steps)),
+            train_dataset=Dataset.from_list(
+                [{"prompt": [dict(m) for m in row.prompt], "row": i} for i, row in enumerate(train_rows)]
+            ),
+            processing_class=self.built.tokenizer,
+            callbacks=[self.observer],
+        )
+        self.trainer.remove_callback(PrinterCallback)
+        self._start_tracker()
+        self.observer.run_evaluation(0)
+        if self.cfg.steps:
+            with self.clock.part("training"), self.console:
+                self.trainer.train()
+            self.trainer.model.save_pretrained(self.folder / "policy")
+            self.built.tokenizer.save_pretrained(self.folder / "policy")
+
+    @property
+    def held_out(self) -> list[Row]:
+        rows = self.built.task.splits[self.built.evaluation.split]
+        return list(rows[: self.built.evaluation.prompts])
+
+    def _evaluate(self, step: int, base: Evaluation | None) -> Evaluation:
+        assert self.trainer is not None
+        return evaluate(
+            sample=self.trainer.sample,
+            scoring=self.scoring,
+            model=self.trainer.accelerator.unwrap_model(self.trainer.model),
+            rows=self.held_out,
+            step=step,
+            settings=self.built.evaluation,
+            base=base,
+        )
+
+    def _start_tracker(self) -> None:
+        self.built.tracker.start(
+            run_name=self.folder.name,
+            experiment=self.built.task.name,
+            config=OmegaConf.to_container(self.cfg, resolve=True),
+            tags={
+                "reward": self.built.names["reward"],
+                "data": str(self.built.task.provenance),
+                "policy": self.built.spec.name,
+                "seed": str(self.cfg.seed),
+            },
+        )
+
+    def summary(self, status: Any, error: str | None = None) -> Summary:
+        """The summary as of now."""
+        built, evaluations = self.built, self.observer.evaluations
+        before = evaluations[0].estimates if evaluations else {}
+        after = evaluations[-1].estimates if evaluations else {}
+        objective = after[self.cfg.objective].value if self.cfg.objective in after else None
+        return Summary(
+            status=status,
+            error=error,
+            reward=built.names["reward"],
+            dataset=built.task.name,
+            policy=built.spec.name,
+            seed=self.cfg.seed,
+            provenance=built.task.provenance,
+            metric=built.task.metric_name,
+            steps=self.observer.steps_done,
+            planned_steps=self.cfg.steps,
+            objective=objective,
+            confidence=built.evaluation.confidence,
+            before=before.get("quality"),
+            after=after.get("quality"),
+            win_rate=after.get("win_rate"),
+            comparison=[
+                Comparison(
+                    metric=name,
+                    before=before[name].value if name in before else None,
+                    after=after[name].value if name in after else None,
+                )
+                for name in dict.fromkeys([*before, *after])
+            ],
+            seconds=self.clock.report(),
+            refused=built.task.refused,
+            alarms=self.observer.alarms,
+            notes=built.task.notes,
+        )
+
+    def close(self, status: str, error: str | None) -> Summary:
+        """Write the summary, the report and the tracker's end, whatever the status."""
+        from dro_lab.report import write_report
+
+        summary = self.summary(status, error)
+        self.record.summary(summary)
+        self.record.close()
+        if self.observer.evaluations:
+            write_report(self.folder)
+        with self.clock.part("other"):
+            self.built.tracker.artifacts(self.folder)
+            self.built.tracker.finish(status, error)
+        return summary
+
+    def goodbye(self, summary: Summary) -> None:
+        evaluations = self.observer.evaluations
+        first = list(evaluations[0].estimates.values())
+        last = list(evaluations[-1].estimates.values())
+        self.console.result(summary, first, last)
+        for note in self.built.task.notes:
+            self.console.say(f"note: {note}")
+        if self.built.task.refused:
+            self.console.warn(f"{len(self.built.task.refused)} rows were refused; `python -m dro_lab.data` says why")
+        farewell(
+            self.console,
+            report=_short(self.folder / "report.html"),
+            folder=_short(self.folder),
+            mlflow_uri=getattr(self.built.tracker, "uri", None),
+        )
+
+
+def _short(path: Path) -> Path:
+    """Relative to the working directory where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _banner(console: RunConsole, cfg: DictConfig, built: Built) -> None:
+    splits = ", ".join(f"{len(rows)} {name}" for name, rows in built.task.splits.items())
+    console.say(f"dro_lab  reward={built.names['reward']} dataset={built.task.name} seed={cfg.seed} steps={cfg.steps}")
+    console.say(f"data     {built.task.provenance}: {splits}")
+    console.say(f"policy   {built.spec.name}")
+    if cfg.steps:
+        group, batch = cfg.algorithm.num_generations, cfg.algorithm.per_device_train_batch_size
+        rollouts = batch * (cfg.algorithm.get("gradient_accumulation_steps") or 1)
+        console.say(f"step     {rollouts // group} prompts x {group} rollouts of at most "
+                    f"{cfg.rollout.max_completion_length} tokens")
+    for note in built.task.notes:
+        console.say(f"note     {note}")
+
+
+__all__ = ["Outcome", "UserError", "outputs_root", "run", "transformers"]

@@ -1,0 +1,123 @@
+"""The one seam with TRL: GRPOTrainer with two overridden methods, and nothing copied from it.
+
+Stage A replaces how rewards are computed (`_calculate_rewards`); stage B replaces the advantages that TRL made and
+takes dropped groups out of the loss (`_generate_and_score_completions`). Pinned to TRL 1.16.0 by
+tests/contract/test_trl_seam.py: to upgrade, move the pin and run that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import gather
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOTrainer
+
+from dro_lab.training.clock import PartClock
+from dro_lab.training.rollouts import RolloutScorer, ScoredStep
+from dro_lab.types import Row
+
+DIVIDES_BY_ROWS = frozenset({"grpo", "dr_grpo", "sapo", "luspo"})
+"""Loss types that divide by the number of rows, so that masking a row does not renormalise them."""
+
+StepObserver = Callable[[ScoredStep, Tensor], Mapping[str, float]]
+"""Called once per sampling round with the scored rollouts and advantages (P, G); returns metrics to log."""
+
+
+class LabTrainer(GRPOTrainer):
+    """GRPO whose rewards, masks and advantages come from the lab's pipeline.
+
+    Args:
+        scoring: turns completions into scored rollouts.
+        rows: the training rows; the data set handed to TRL holds their prompts and indices.
+        observer: what to do with each step's rollouts.
+        clock: seconds by part.
+        kwargs: GRPOTrainer's own.
+    """
+
+    def __init__(
+        self, *, scoring: RolloutScorer, rows: Sequence[Row], observer: StepObserver, clock: PartClock, **kwargs: Any
+    ) -> None:
+        self.scoring, self.rows, self.observer, self.clock = scoring, rows, observer, clock
+        self._scored: ScoredStep | None = None
+        self.nothing_kept = False
+        super().__init__(reward_funcs=[_named(scoring.pipeline.reward.name)], **kwargs)
+        self.add_callback(_SkipEmptyUpdate(self))
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Sequence[Sequence[int]]
+    ) -> Tensor:
+        with self.clock.part("scoring"):
+            self._scored = self.scoring.score(
+                self.accelerator.unwrap_model(self.model),
+                [self.rows[example["row"]] for example in inputs[:: self.num_generations]],
+                completion_ids_list,
+                group_size=self.num_generations,
+                step=self.state.global_step,
+                progress=self.state.global_step / max(1, self.state.max_steps),
+            )
+            outcome_B1 = self._scored.scored.rewards.outcome_PG.reshape(-1, 1).to(self.accelerator.device)
+            return gather(outcome_B1)
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        with self.clock.part("sampling"):
+            batch = super()._generate_and_score_completions(inputs)
+        with self.clock.part("scoring"):
+            step = self._scored
+            assert step is not None  # super() has called _calculate_rewards
+            shape = step.scored.groups.shape
+            loss_mask_BT = _loss_mask(batch)
+            advantages = self.scoring.pipeline.advantages(step.scored, loss_mask_BT.bool().cpu().unflatten(0, shape))
+            batch["advantages"] = advantages.flatten(0, 1).to(batch["completion_ids"].device)
+            self._take_out_dropped(batch, step.scored.keep_PG.flatten().to(batch["completion_ids"].device))
+            mean_PG = advantages if advantages.dim() == 2 else advantages.mean(-1)
+            for name, value in self.observer(step, mean_PG).items():
+                self._metrics["train"][name].append(value)
+        return batch
+
+    def _take_out_dropped(self, batch: dict[str, Any], keep_B: Tensor) -> None:
+        """Dropped rollouts leave the loss and its denominator, on all ranks alike."""
+        kept, rows = self.accelerator.gather(torch.stack([keep_B.sum(), torch.tensor(keep_B.numel()).to(keep_B)])
+                                             .long().unsqueeze(0)).sum(0).tolist()
+        self.nothing_kept = kept == 0
+        if kept == rows:
+            return
+        batch["completion_mask"] = batch["completion_mask"] * keep_B[:, None]
+        batch["num_items_in_batch"] = self.accelerator.gather(_loss_mask(batch).sum()).sum()
+        if self.loss_type in DIVIDES_BY_ROWS and kept:
+            batch["advantages"] = batch["advantages"] * (rows / kept)
+
+
+def _loss_mask(batch: Mapping[str, Any]) -> Tensor:
+    mask = batch["completion_mask"]
+    return mask * batch["tool_mask"] if "tool_mask" in batch else mask
+
+
+def _named(name: str) -> Callable[..., list[float]]:
+    """A placeholder that gives TRL's metrics the reward's name; `_calculate_rewards` never calls it."""
+
+    def placeholder(**_: Any) -> list[float]:
+        raise RuntimeError("LabTrainer computes rewards itself; TRL must not call this function")
+
+    placeholder.__name__ = name
+    return placeholder
+
+
+class _SkipEmptyUpdate(TrainerCallback):
+    """A step in which every group was dropped changes nothing: without gradients the optimizer skips every weight.
+
+    A zero gradient would not do: Adam's momentum still moves the weights.
+    """
+
+    def __init__(self, trainer: LabTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer.nothing_kept:
+            for parameter in self.trainer.model.parameters():
+                parameter.grad = None
