@@ -79,12 +79,14 @@ class TokenStats:
     """What was measured on the step's rollouts. Fields that nobody asked for are None.
 
     ``reference_logps_PGR`` are float32 log-probabilities at temperature 1 of the reference tokens, teacher-forced
-    after prompt, reasoning and answer marker; where ``reference_mask_PR`` is False the value is 0.
-    ``reference_eos_P`` is the position of the end-of-sequence token in R (-1: none was scored).
+    after prompt, reasoning and answer marker. ``reference_mask_PR`` marks the reference's own tokens and
+    ``reference_eos_PR`` the end-of-sequence token behind them, so that each reward decides whether EOS counts; where
+    both are False the value is 0.
     """
 
     reference_logps_PGR: Tensor | None = None
     reference_mask_PR: Tensor | None = None
+    reference_eos_PR: Tensor | None = None
     reference_ids_PR: Tensor | None = None
     verifier_PG: Tensor | None = None  # float32 in [0, 1]; nan = the verifier cannot judge this row
 

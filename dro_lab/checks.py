@@ -1,0 +1,43 @@
+"""Checks of configuration values, in one wording: the key, the value got, what is allowed, what to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from dro_lab.errors import UserError
+
+
+def number(key: str, value: Any, *, low: float, high: float = math.inf, todo: str) -> None:
+    """Check that ``value`` is a finite number in ``[low, high]``.
+
+    Raises:
+        UserError: if it is not.
+    """
+    ok = (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    )
+    if not ok:
+        allowed = f"a number in [{low:g}, {high:g}]" if math.isfinite(high) else f"a number of at least {low:g}"
+        raise UserError(f"{key}={value}: must be {allowed}; {todo}")
+
+
+def choice(key: str, value: Any, allowed: Sequence[str], *, todo: str) -> None:
+    """Check that ``value`` is one of ``allowed``.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if value not in allowed:
+        raise UserError(f"{key}={value}: must be one of {', '.join(allowed)}; {todo}")
+
+
+def flag(key: str, value: Any, *, todo: str) -> None:
+    """Check that ``value`` is true or false.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{key}={value}: must be true or false; {todo}")
