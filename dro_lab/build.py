@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dro_lab.components import REFERENCE_NEED, Component, component, instantiate_checked, resolve
+from dro_lab.components import REFERENCE_NEED, component, instantiate_checked, resolve
+from dro_lab.data.fit import fit_rows
 from dro_lab.errors import UserError
 from dro_lab.evaluation.evaluate import EvaluationSettings
 from dro_lab.models import PolicySpec, context_length, load_config, load_tokenizer, policy_spec
 from dro_lab.pipeline import Pipeline
-from dro_lab.types import Need, Stat, Task
+from dro_lab.scoring.stats import Judge, check_needs
+from dro_lab.types import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class Built:
     tokenizer: Any
     context: int
     pipeline: Pipeline
-    judge: Component
+    judge: Judge
     evaluation: EvaluationSettings
     arguments: Any  # trl.GRPOConfig
     tracker: Any
@@ -45,20 +48,25 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         UserError: the first thing that is wrong, in the order components, data, tokenizer, TRL's arguments.
     """
     pipeline = build_pipeline(cfg, names)
-    judge = component("judge", cfg.judge, name=names.get("judge", "judge"))
+    check_needs(pipeline.needs)
+    judge_component = component("judge", cfg.judge, name=names.get("judge", "judge"), supplied=frozenset({"needs"}))
     evaluation = EvaluationSettings(**OmegaConf.to_container(cfg.evaluation, resolve=True))  # type: ignore[arg-type]
     spec = policy_spec(cfg.model)
     task = load_task(cfg)
-    _check_judge(pipeline, judge, task)
+    judge = judge_component(task, needs=pipeline.needs)
     tokenizer = load_tokenizer(spec)
     context = context_length(load_config(spec))
-    from dro_lab.data.fit import fit_rows
-
-    task = fit_rows(task, tokenizer, context=context, max_completion=cfg.rollout.max_completion_length,
-                    chat_template_kwargs=spec.chat_template_kwargs)
+    task = fit_rows(
+        task,
+        tokenizer,
+        context=context,
+        max_completion=cfg.rollout.max_completion_length,
+        chat_template_kwargs=spec.chat_template_kwargs,
+        closing=spec.reasoning_format(task.answer_marker).closing,
+    )
     _check_rows(task, cfg, evaluation)
-    arguments = instantiate_checked("algorithm", cfg.algorithm, output_dir=str(folder / "trainer"))
-    tracker = instantiate_checked("tracking", cfg.tracking, outputs=str(Path(cfg.outputs).absolute()))
+    arguments = instantiate_checked("algorithm", cfg.algorithm, output_dir=str(folder / "trainer"), max_steps=max(1, cfg.steps))
+    tracker = instantiate_checked("tracking", cfg.tracking)
     return Built(
         names=names,
         task=task,
@@ -86,21 +94,10 @@ def build_pipeline(cfg: DictConfig, names: Mapping[str, str]) -> Pipeline:
 def load_task(cfg: DictConfig) -> Task:
     """Load the chosen data set."""
     loader, bound = resolve("dataset", cfg.dataset)
-    import inspect
-
     allowed = set(inspect.signature(loader).parameters)
     if wrong := sorted(set(bound) - allowed):
         raise UserError(f"dataset.{wrong[0]}: unknown key; {loader.__module__} takes {', '.join(sorted(allowed))}")
     return loader(**{"seed": cfg.seed, **bound})
-
-
-def _check_judge(pipeline: Pipeline, judge: Component, task: Task) -> None:
-    if Need(Stat.VERIFIER) in pipeline.needs and (judge.name == "none" or task.metric is None):
-        why = "judge=none judges nothing" if judge.name == "none" else f"dataset={task.name} has no metric"
-        raise UserError(
-            f"reward={pipeline.reward.name} needs a verifier, but {why}. Use judge=exact with a data set that has a "
-            "metric (for your own rows: dataset.metric=package.module.function), or another reward such as r3."
-        )
 
 
 def _check_rows(task: Task, cfg: DictConfig, evaluation: EvaluationSettings) -> None:

@@ -38,7 +38,14 @@ class Component:
         return self.call(*args, **kwargs)
 
 
-def component(group: str, node: Any, *, name: str, default_needs: frozenset[Need] = frozenset()) -> Component:
+def component(
+    group: str,
+    node: Any,
+    *,
+    name: str,
+    default_needs: frozenset[Need] = frozenset(),
+    supplied: frozenset[str] = frozenset(),
+) -> Component:
     """Resolve and check one group's node.
 
     Args:
@@ -46,13 +53,14 @@ def component(group: str, node: Any, *, name: str, default_needs: frozenset[Need
         node: the group's DictConfig with `_target_`.
         name: the chosen option, e.g. ``r3``.
         default_needs: what a function reads whose module has no ``needs``.
+        supplied: keyword arguments that the caller gives at call time.
 
     Raises:
         UserError: no `_target_`, it cannot be imported, an argument it does not take, a value its ``check`` refuses.
     """
     function, bound = resolve(group, node)
     module = sys.modules[function.__module__]
-    _check_signature(group, function, bound)
+    _check_signature(group, function, bound, supplied)
     if check := getattr(module, "check", None):
         check(**bound)
     needs = getattr(module, "needs", None)
@@ -82,18 +90,20 @@ def resolve(group: str, node: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
         if key in ("_target_", "_partial_"):
             continue
         if isinstance(value, DictConfig):
-            has_target = "_target_" in value
-            bound[str(key)] = instantiate(value) if has_target else OmegaConf.to_container(value, resolve=True)
+            nested = "_target_" in value
+            bound[str(key)] = instantiate_checked(group, value) if nested else OmegaConf.to_container(value, resolve=True)
         else:
             bound[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     return function, bound
 
 
-def _check_signature(group: str, function: Callable[..., Any], bound: dict[str, Any]) -> None:
+def _check_signature(
+    group: str, function: Callable[..., Any], bound: dict[str, Any], supplied: frozenset[str]
+) -> None:
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    allowed = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
+    allowed = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in supplied]
     if wrong := sorted(set(bound) - set(allowed)):
         raise UserError(
             f"{group}.{wrong[0]}: unknown key; {function.__name__} takes {', '.join(allowed) or 'no keys'}"
@@ -106,7 +116,8 @@ def _check_signature(group: str, function: Callable[..., Any], bound: dict[str, 
 def instantiate_checked(group: str, node: DictConfig, **kwargs: Any) -> Any:
     """Hydra's instantiate for classes that validate themselves; their complaint becomes the user's message."""
     try:
-        return instantiate(node, _convert_="all", **kwargs)
+        # the run's own configuration is the user's: the target it names is the one that may run
+        return instantiate(node, _convert_="all", _execution_whitelist_=[node["_target_"]], **kwargs)
     except UserError:
         raise
     except HydraException as error:

@@ -103,12 +103,12 @@ class RunConsole:
         self.say(f"[{summary.confidence:.0%} bootstrap intervals over {n} held-out rows]")
 
 
-def farewell(console: RunConsole, *, report: Path, folder: Path, mlflow_uri: str | None) -> None:
+def farewell(console: RunConsole, *, report: Path, folder: Path, compare: str) -> None:
     """The last lines: where the evidence lies and what to do next."""
     console.say(f"report   {report}")
     console.say(f"record   {folder}")
-    if mlflow_uri:
-        console.say(f"compare  mlflow ui --backend-store-uri {mlflow_uri}")
+    if compare:
+        console.say(f"compare  {compare}")
 
 
 def _number(value: float) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import math
 import random
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
@@ -20,12 +20,12 @@ from transformers import PrinterCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from dro_lab.build import Built, build
-from dro_lab.config import outputs_root
 from dro_lab.console import RunConsole, farewell
-from dro_lab.errors import UserError
 from dro_lab.evaluation.evaluate import Evaluation, evaluate
 from dro_lab.models import load_weights
+from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.record import Comparison, RunRecord, Summary
+from dro_lab.record.environment import git_state, versions
 from dro_lab.training.clock import PartClock
 from dro_lab.training.observer import RunObserver
 from dro_lab.training.rollouts import RolloutScorer
@@ -96,6 +96,7 @@ def reset_process(cfg: DictConfig) -> None:
     np.random.seed(cfg.seed)  # noqa: NPY002 - libraries draw from the global generator
     set_seed(cfg.seed)
     transformers_logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own old names
     transformers_logging.disable_progress_bar()
 
 
@@ -107,8 +108,9 @@ class _Run:
     ) -> None:
         self.cfg, self.built, self.record, self.console, self.clock = cfg, built, record, console, clock
         self.folder = record.folder
-        self.scoring = RolloutScorer.from_built(built, cfg.scorer)
+        self.scoring: RolloutScorer | None = None
         self.trainer: LabTrainer | None = None
+        self.tracking = False
         self.observer = RunObserver(
             record=record,
             tracker=built.tracker,
@@ -123,6 +125,7 @@ class _Run:
 
     def go(self) -> None:
         model = load_weights(self.built.spec)
+        self.scoring = self._scoring(model)
         train_rows = self.built.task.splits["train"] or self.held_out
         self.trainer = LabTrainer(
             scoring=self.scoring,
@@ -130,7 +133,7 @@ class _Run:
             observer=self.observer.rollouts,
             clock=self.clock,
             model=model,
-            args=replace(self.built.arguments, max_steps=max(1, self.cfg.steps)),
+            args=self.built.arguments,
             train_dataset=Dataset.from_list(
                 [{"prompt": [dict(m) for m in row.prompt], "row": i} for i, row in enumerate(train_rows)]
             ),
@@ -146,13 +149,27 @@ class _Run:
             self.trainer.model.save_pretrained(self.folder / "policy")
             self.built.tokenizer.save_pretrained(self.folder / "policy")
 
+    def _scoring(self, model: Any) -> RolloutScorer:
+        built = self.built
+        fmt = built.spec.reasoning_format(built.task.answer_marker)
+        ends = model.generation_config.eos_token_id
+        return RolloutScorer(
+            tokenizer=built.tokenizer,
+            fmt=fmt,
+            pipeline=built.pipeline,
+            scorer=ReferenceScorer(built.tokenizer, fmt, **self.cfg.scorer),
+            judge=built.judge,
+            chat_template_kwargs=built.spec.chat_template_kwargs,
+            eos_token_ids={built.tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])},
+        )
+
     @property
     def held_out(self) -> list[Row]:
         rows = self.built.task.splits[self.built.evaluation.split]
         return list(rows[: self.built.evaluation.prompts])
 
     def _evaluate(self, step: int, base: Evaluation | None) -> Evaluation:
-        assert self.trainer is not None
+        assert self.trainer is not None and self.scoring is not None
         return evaluate(
             sample=self.trainer.sample,
             scoring=self.scoring,
@@ -164,8 +181,9 @@ class _Run:
         )
 
     def _start_tracker(self) -> None:
+        self.tracking = True
         self.built.tracker.start(
-            run_name=self.folder.name,
+            self.folder.name,
             experiment=self.built.task.name,
             config=OmegaConf.to_container(self.cfg, resolve=True),
             tags={
@@ -173,7 +191,10 @@ class _Run:
                 "data": str(self.built.task.provenance),
                 "policy": self.built.spec.name,
                 "seed": str(self.cfg.seed),
+                **{f"version.{name}": str(version) for name, version in versions().items()},
+                **{f"git.{key}": str(value) for key, value in git_state().items()},
             },
+            provenance=self.built.task.provenance,
         )
 
     def summary(self, status: Any, error: str | None = None) -> Summary:
@@ -222,8 +243,9 @@ class _Run:
         if self.observer.evaluations:
             write_report(self.folder)
         with self.clock.part("other"):
-            self.built.tracker.artifacts(self.folder)
-            self.built.tracker.finish(status, error)
+            if self.tracking:
+                self.built.tracker.artifacts(_artifacts(self.folder))
+            self.built.tracker.finish(status, error=error)
         return summary
 
     def goodbye(self, summary: Summary) -> None:
@@ -239,8 +261,16 @@ class _Run:
             self.console,
             report=_short(self.folder / "report.html"),
             folder=_short(self.folder),
-            mlflow_uri=getattr(self.built.tracker, "uri", None),
+            compare=self.built.tracker.ui_command,
         )
+
+
+ARTIFACTS = ("config.yaml", "env.json", "summary.json", "evals.jsonl", "rollouts.parquet", "tokens.parquet",
+             "report.html", "figures")
+
+
+def _artifacts(folder: Path) -> list[Path]:
+    return [folder / name for name in ARTIFACTS if (folder / name).exists()]
 
 
 def _short(path: Path) -> Path:
@@ -260,6 +290,3 @@ def _banner(console: RunConsole, cfg: DictConfig, built: Built) -> None:
                     f"{cfg.rollout.max_completion_length} tokens")
     for note in built.task.notes:
         console.say(f"note     {note}")
-
-
-__all__ = ["Outcome", "UserError", "outputs_root", "run", "transformers"]

@@ -14,6 +14,8 @@ from dro_lab.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from dro_lab.scoring.split import ReasoningFormat
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -40,6 +42,18 @@ class PolicySpec:
     @property
     def local(self) -> bool:
         return Path(self.path).is_dir()
+
+    def reasoning_format(self, answer_marker: str) -> ReasoningFormat:
+        """How completions are split, with the data set's answer marker."""
+        from dro_lab.scoring.split import ReasoningFormat
+
+        return ReasoningFormat(
+            answer_marker=answer_marker,
+            open=self.reasoning_open,
+            close=self.reasoning_close,
+            close_prefix=self.close_prefix,
+            close_suffix=self.close_suffix,
+        )
 
     @property
     def name(self) -> str:

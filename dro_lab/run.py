@@ -20,7 +20,7 @@ INTERRUPTED = 130
 BAD_INPUT = 2
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+@hydra.main(config_path="../conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """Run one job; returns the objective to Hydra (for sweeps)."""
     try:

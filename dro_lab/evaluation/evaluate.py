@@ -67,7 +67,9 @@ def evaluate(
     completion_ids = sample(
         scoring.prompt_ids(rows), settings.samples, batch_size=settings.batch_size, seed=settings.seed
     )
-    result = scoring.score(model, rows, completion_ids, group_size=settings.samples, step=step, progress=0.0)
+    result = scoring.score(
+        model, rows, completion_ids, group_size=settings.samples, step=step, progress=0.0, report=True
+    )
     groups, stats = result.scored.groups, result.stats_for_reports
     per_row: dict[str, FloatArray] = {
         "quality": result.quality_PG.double().numpy().mean(axis=1),

@@ -84,7 +84,7 @@ class RunObserver(TrainerCallback):
         numbers = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
         step = state.global_step
         self.record.metrics(numbers, step=step)
-        self.tracker.metrics(numbers, step)
+        self.tracker.metrics(numbers, step=step)
         spent = self.clock.elapsed - self._training_since
         self.console.step(
             step,

@@ -78,6 +78,26 @@ class LabTrainer(GRPOTrainer):
                 self._metrics["train"][name].append(value)
         return batch
 
+    def sample(self, prompt_ids: Sequence[Sequence[int]], n: int, *, batch_size: int, seed: int) -> list[list[int]]:
+        """``n`` completions a prompt, prompt-major, by the engine and settings of training.
+
+        Training's own random numbers are left as they were, so evaluating more often never changes a run.
+        """
+        repeated = [list(ids) for ids in prompt_ids for _ in range(n)]
+        size = max(1, batch_size // n) * n
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                return [
+                    list(ids)
+                    for start in range(0, len(repeated), size)
+                    for ids in self._generate_single_turn(repeated[start : start + size], None, {}, n)[0]
+                ]
+        finally:
+            self.model.train(training)
+
     def _take_out_dropped(self, batch: dict[str, Any], keep_B: Tensor) -> None:
         """Dropped rollouts leave the loss and its denominator, on all ranks alike."""
         kept, rows = self.accelerator.gather(torch.stack([keep_B.sum(), torch.tensor(keep_B.numel()).to(keep_B)])

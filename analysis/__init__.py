@@ -1,0 +1,1 @@
+"""Reads what runs leave in `outputs/`; never a model or a trainer."""
