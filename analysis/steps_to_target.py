@@ -91,10 +91,7 @@ def ratio_of_medians(
     rng = np.random.default_rng(seed)
     a, b = np.asarray(slow, dtype=float), np.asarray(fast, dtype=float)
     draws = np.array(
-        [
-            _divide(_median(rng.choice(a, size=len(a))), _median(rng.choice(b, size=len(b))))
-            for _ in range(resamples)
-        ]
+        [_divide(_median(rng.choice(a, size=len(a))), _median(rng.choice(b, size=len(b)))) for _ in range(resamples)]
     )
     # percentiles by order statistics: interpolating towards infinity would invent numbers
     finite_or_inf = np.sort(draws[~np.isnan(draws)])

@@ -65,7 +65,9 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         closing=spec.reasoning_format(task.answer_marker).closing,
     )
     _check_rows(task, cfg, evaluation)
-    arguments = instantiate_checked("algorithm", cfg.algorithm, output_dir=str(folder / "trainer"), max_steps=max(1, cfg.steps))
+    arguments = instantiate_checked(
+        "algorithm", cfg.algorithm, output_dir=str(folder / "trainer"), max_steps=max(1, cfg.steps)
+    )
     tracker = instantiate_checked("tracking", cfg.tracking)
     return Built(
         names=names,

@@ -91,23 +91,21 @@ def resolve(group: str, node: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
             continue
         if isinstance(value, DictConfig):
             nested = "_target_" in value
-            bound[str(key)] = instantiate_checked(group, value) if nested else OmegaConf.to_container(value, resolve=True)
+            bound[str(key)] = (
+                instantiate_checked(group, value) if nested else OmegaConf.to_container(value, resolve=True)
+            )
         else:
             bound[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     return function, bound
 
 
-def _check_signature(
-    group: str, function: Callable[..., Any], bound: dict[str, Any], supplied: frozenset[str]
-) -> None:
+def _check_signature(group: str, function: Callable[..., Any], bound: dict[str, Any], supplied: frozenset[str]) -> None:
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     allowed = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in supplied]
     if wrong := sorted(set(bound) - set(allowed)):
-        raise UserError(
-            f"{group}.{wrong[0]}: unknown key; {function.__name__} takes {', '.join(allowed) or 'no keys'}"
-        )
+        raise UserError(f"{group}.{wrong[0]}: unknown key; {function.__name__} takes {', '.join(allowed) or 'no keys'}")
     missing = [n for n in allowed if parameters[n].default is inspect.Parameter.empty and n not in bound]
     if missing:
         raise UserError(f"{group}.{missing[0]}: is required by {function.__name__}; add {group}.{missing[0]}=VALUE")

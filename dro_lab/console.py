@@ -26,8 +26,16 @@ LABELS = {
 }
 """The rows of the final table, in order."""
 
-SHARES = frozenset({"win_rate", "reflective_share", "gate_rejected_share", "filter_dropped_share", "truncated_share",
-                    "malformed_share"})
+SHARES = frozenset(
+    {
+        "win_rate",
+        "reflective_share",
+        "gate_rejected_share",
+        "filter_dropped_share",
+        "truncated_share",
+        "malformed_share",
+    }
+)
 
 
 class RunConsole:

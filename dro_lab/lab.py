@@ -103,9 +103,7 @@ def reset_process(cfg: DictConfig) -> None:
 class _Run:
     """The objects of one run and its phases."""
 
-    def __init__(
-        self, cfg: DictConfig, built: Built, record: RunRecord, console: RunConsole, clock: PartClock
-    ) -> None:
+    def __init__(self, cfg: DictConfig, built: Built, record: RunRecord, console: RunConsole, clock: PartClock) -> None:
         self.cfg, self.built, self.record, self.console, self.clock = cfg, built, record, console, clock
         self.folder = record.folder
         self.scoring: RolloutScorer | None = None
@@ -265,8 +263,16 @@ class _Run:
         )
 
 
-ARTIFACTS = ("config.yaml", "env.json", "summary.json", "evals.jsonl", "rollouts.parquet", "tokens.parquet",
-             "report.html", "figures")
+ARTIFACTS = (
+    "config.yaml",
+    "env.json",
+    "summary.json",
+    "evals.jsonl",
+    "rollouts.parquet",
+    "tokens.parquet",
+    "report.html",
+    "figures",
+)
 
 
 def _artifacts(folder: Path) -> list[Path]:
@@ -286,7 +292,9 @@ def _banner(console: RunConsole, cfg: DictConfig, built: Built) -> None:
     if cfg.steps:
         group, batch = cfg.algorithm.num_generations, cfg.algorithm.per_device_train_batch_size
         rollouts = batch * (cfg.algorithm.get("gradient_accumulation_steps") or 1)
-        console.say(f"step     {rollouts // group} prompts x {group} rollouts of at most "
-                    f"{cfg.rollout.max_completion_length} tokens")
+        console.say(
+            f"step     {rollouts // group} prompts x {group} rollouts of at most "
+            f"{cfg.rollout.max_completion_length} tokens"
+        )
     for note in built.task.notes:
         console.say(f"note     {note}")

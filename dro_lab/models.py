@@ -74,7 +74,9 @@ def policy_spec(model: DictConfig) -> PolicySpec:
     if values["dtype"] not in DTYPES:
         raise UserError(f"model.dtype={values['dtype']!r}: must be one of {', '.join(DTYPES)}")
     if not values["reasoning_open"] or not values["reasoning_close"]:
-        raise UserError("model.reasoning_open and model.reasoning_close must not be empty, for example <think>, </think>")
+        raise UserError(
+            "model.reasoning_open and model.reasoning_close must not be empty, for example <think>, </think>"
+        )
     spec = PolicySpec(**values)
     looks_like_path = spec.path.startswith((".", "/", "~")) or spec.path.count("/") > 1 or Path(spec.path).exists()
     if looks_like_path:

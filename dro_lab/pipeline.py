@@ -56,7 +56,13 @@ class Pipeline:
         keep_PG = filtered.keep_PG & gate.admit_P[:, None]
         reasons = tuple(a or b for a, b in zip(gate.reasons_P, filtered.reasons_P, strict=True))
         return Scored(
-            groups=groups, stats=stats, sampled=sampled, gate=gate, filtered=filtered, keep_PG=keep_PG, reasons_P=reasons
+            groups=groups,
+            stats=stats,
+            sampled=sampled,
+            gate=gate,
+            filtered=filtered,
+            keep_PG=keep_PG,
+            reasons_P=reasons,
         )
 
     def advantages(self, scored: Scored, loss_mask_PGC: Tensor) -> Tensor:

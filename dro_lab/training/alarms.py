@@ -46,7 +46,9 @@ class Alarms:
             found["starved"] = "five steps in a row every group was dropped by the gate or filter: nothing is learned"
         if value("reward/unscorable_share") > 0.5:
             found["unscorable"] = "over half of the rollouts could not be scored; their advantage is 0"
-        if any(isinstance(metrics.get(k), float) and not math.isfinite(metrics[k] or 0.0) for k in ("loss", "grad_norm")):
+        if any(
+            isinstance(metrics.get(k), float) and not math.isfinite(metrics[k] or 0.0) for k in ("loss", "grad_norm")
+        ):
             found["non_finite"] = "the loss or the gradient is not finite: lower algorithm.learning_rate"
         entropy = value("entropy")
         if entropy < 0.01:

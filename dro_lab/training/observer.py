@@ -96,9 +96,7 @@ class RunObserver(TrainerCallback):
         )
         self._raise(step, self._watch.step(step, numbers))
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.steps_done = state.global_step
         if state.global_step % self.every == 0 or state.global_step == self.planned:
             self.run_evaluation(state.global_step)

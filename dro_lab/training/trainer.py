@@ -100,8 +100,8 @@ class LabTrainer(GRPOTrainer):
 
     def _take_out_dropped(self, batch: dict[str, Any], keep_B: Tensor) -> None:
         """Dropped rollouts leave the loss and its denominator, on all ranks alike."""
-        kept, rows = self.accelerator.gather(torch.stack([keep_B.sum(), torch.tensor(keep_B.numel()).to(keep_B)])
-                                             .long().unsqueeze(0)).sum(0).tolist()
+        counts = torch.tensor([[int(keep_B.sum()), keep_B.numel()]], device=keep_B.device)
+        kept, rows = self.accelerator.gather(counts).sum(0).tolist()
         self.nothing_kept = kept == 0
         if kept == rows:
             return
