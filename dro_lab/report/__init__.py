@@ -1,0 +1,135 @@
+"""The report of a run: one self-contained page, and its figures as PNG and CSV, written from the record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from dro_lab.record.files import write_atomic
+from dro_lab.record.read import Run, load_run
+from dro_lab.record.summary import PARTS
+from dro_lab.report import content
+from dro_lab.report.figures import Curve, quality_curve, rollout_curve
+
+KINDS = {
+    "twin": "made by a seeded generator in the data set's format; these are not the data set's own texts",
+    "hub": "downloaded from the hub at a pinned revision",
+    "file": "read from a local file",
+}
+STATES = {
+    "running": "This run has not ended, or was killed: the record stops at step {steps} of {planned}.",
+    "interrupted": "This run was interrupted at step {steps} of {planned}.",
+    "failed": "This run failed at step {steps} of {planned}: {error}",
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` and ``figures/`` into the run's folder and return the page's path.
+
+    Raises:
+        UserError: the folder is not a run's folder (see `dro_lab.record.read.load_run`).
+    """
+    run = load_run(folder)
+    path = run.folder / "report.html"
+    write_atomic(path, render(run))
+    return path
+
+
+def render(run: Run) -> str:
+    """The page as text; the figures are written to the run's folder on the way. Model text is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=content.number, value=content.value, interval=content.interval)
+    figures = run.folder / "figures"
+    summary = run.summary
+    return environment.get_template("report.html.j2").render(
+        summary=summary,
+        headline=content.headline(summary),
+        state=_state(summary),
+        kind=KINDS[summary["provenance"]["kind"]],
+        origin=_origin(summary["provenance"]),
+        curves=[{"svg": Markup(curve.svg), "caption": curve.caption} for curve in _curves(run, figures)],
+        comparison=content.comparison(summary),
+        rollouts=_rollouts(run.rollouts),
+        counts=_counts(run.rollouts),
+        parts=_parts(summary["seconds"], figures),
+        environment=run.environment,
+        config=run.config,
+        **_tokens(run.tokens, figures),
+    )
+
+
+def _state(summary: Mapping[str, Any]) -> str:
+    values = {"steps": summary["steps"], "planned": summary["planned_steps"], "error": summary["error"]}
+    return STATES.get(summary["status"], "").format(**values)
+
+
+def _origin(provenance: Mapping[str, Any]) -> str:
+    details = [provenance["location"]]
+    if provenance["revision"]:
+        details.append(f"revision {provenance['revision']}")
+    if provenance["sha256"]:
+        details.append(f"sha256 {provenance['sha256'][:16]}…")
+    return ", ".join(details)
+
+
+def _curves(run: Run, figures: Path) -> list[Curve]:
+    metric = run.summary["before"]["metric"] if run.summary["before"] else "quality"
+    curves = [quality_curve(run.evals, run.rollouts, metric=metric, folder=figures)]
+    for column, title, colour in (
+        ("reward", f"Reward {run.summary['reward']} of training rollouts", "#d55e00"),
+        ("reasoning_tokens", "Reasoning length in tokens", "#009e73"),
+    ):
+        curves.append(rollout_curve(run.rollouts, column=column, title=title, colour=colour, folder=figures))
+    return [curve for curve in curves if curve is not None]
+
+
+def _tokens(tokens: pd.DataFrame, figures: Path) -> dict[str, Any]:
+    weighted, own = content.with_weights(tokens)
+    taught = content.teachers(weighted)
+    if len(weighted):
+        figures.mkdir(exist_ok=True)
+        columns = ["step", "prompt_id", "position", "token", "shown", "sigma", "mean_prob", "truth"]
+        weighted[columns].rename(columns={"shown": "weight"}).to_csv(figures / "tokens.csv", index=False)
+        pd.DataFrame([asdict(teacher) for teacher in taught]).to_csv(figures / "teachers.csv", index=False)
+    queries = weighted[["step", "prompt_id"]].drop_duplicates()
+    return {
+        "teachers": taught,
+        "heat_maps": content.heat_maps(weighted),
+        "own_weights": own,
+        "truth": content.truth_sentence(weighted),
+        "queries": len(queries),
+    }
+
+
+def _rollouts(rollouts: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
+    early, late = content.pick_rollouts(rollouts)
+    groups = [("Early in training", early), ("Late in training", late)]
+    return [(title, frame.to_dict("records")) for title, frame in groups if len(frame)]
+
+
+def _counts(rollouts: pd.DataFrame) -> list[tuple[str, str]]:
+    if rollouts.empty:
+        return []
+    shares = [("truncated", "truncated"), ("malformed", "malformed"), ("kept for training", "kept")]
+    named = [(label, content.number(rollouts[column].mean(), share=True)) for label, column in shares]
+    return [("rollouts", f"{len(rollouts):,}"), ("prompts", f"{rollouts['prompt_id'].nunique():,}"), *named]
+
+
+def _parts(seconds: Mapping[str, float], figures: Path) -> list[dict[str, Any]]:
+    total = seconds["total"] or 1.0
+    frame = pd.DataFrame([{"part": part, "seconds": seconds[part], "share": seconds[part] / total} for part in PARTS])
+    figures.mkdir(exist_ok=True)
+    frame.to_csv(figures / "seconds.csv", index=False)
+    return frame.to_dict("records")

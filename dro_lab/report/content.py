@@ -1,0 +1,204 @@
+"""What a report says, as plain values: headline, tokens that taught, rollouts to read. No HTML in here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dro_lab.console import LABELS, SHARES
+
+MISSING = "–"
+CONTEXT = 5
+"""Tokens shown on either side of one that taught."""
+
+
+def number(value: float | None, *, share: bool = False) -> str:
+    """A number as the report shows it: two decimals, or percent; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{100 * value:.0f}%" if share else f"{value:.2f}"
+
+
+def value(estimate: Mapping[str, Any] | None, *, share: bool = False) -> str:
+    """The value of an estimate; a dash where it was not measured."""
+    return number(None if estimate is None else estimate["value"], share=share)
+
+
+def interval(estimate: Mapping[str, Any] | None, *, share: bool = False) -> str:
+    """``0.20 to 0.35``; a dash where it was not measured."""
+    if estimate is None or estimate["low"] is None or estimate["high"] is None:
+        return MISSING
+    return f"{number(estimate['low'], share=share)} to {number(estimate['high'], share=share)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """The top of the page: a title, and sentences that a newcomer understands."""
+
+    title: str
+    sentences: Sequence[str]
+
+
+def headline(summary: Mapping[str, Any]) -> Headline:
+    """Say how the run went, from ``summary.json`` alone."""
+    before, after, win = summary["before"], summary["after"], summary["win_rate"]
+    level = f"{100 * summary['confidence']:.0f}%"
+    measured = [item for item in (before, after) if item is not None and item["value"] is not None]
+    if not measured:
+        return Headline(title="Quality was not measured", sentences=["No evaluation of this run gave a number."])
+    first = measured[0]
+    about = f"Quality is the data set's own metric, {summary['metric']}: 1 is right, 0 is wrong."
+    rows = f"{first['n']} held-out prompts"
+    if len(measured) == 1 or summary["steps"] == 0:
+        sentence = f"The policy scores {number(first['value'])} on {rows} ({level} interval {interval(first)})."
+        return Headline(title=f"Quality is {number(first['value'])}", sentences=[sentence, about])
+    start, end = number(before["value"]), number(after["value"])
+    verb = "stayed at" if start == end else "rose from" if after["value"] > before["value"] else "fell from"
+    title = f"Quality {verb} {start}" + ("" if start == end else f" to {end}")
+    sentences = [
+        f"Before training, the policy scored {start} on {rows} ({level} interval {interval(before)}); after "
+        f"{summary['steps']} training steps with the reward {summary['reward']} it scores {end} ({interval(after)}).",
+        about,
+        _what_it_means(before, after),
+    ]
+    if win is not None and win["value"] is not None:
+        sentences.insert(
+            1,
+            f"Prompt by prompt, the trained policy wins {number(win['value'], share=True)} of the comparisons with the "
+            f"policy it started from ({interval(win, share=True)}; ties count half, so 50% would be no change).",
+        )
+    return Headline(title=title, sentences=sentences)
+
+
+def _what_it_means(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    if None in (before["low"], before["high"], after["low"], after["high"]):
+        return "One of the intervals could not be computed, so the change cannot be told from luck."
+    if before["high"] < after["low"] or after["high"] < before["low"]:
+        return "The two intervals do not overlap: the choice of prompts does not explain the change (another seed may)."
+    return "The two intervals overlap: this run alone does not show that training changed the policy."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A token of the references that taught: its share of all weight, how often it stood there, one example."""
+
+    token: str
+    share: float
+    count: int
+    left: str
+    right: str
+
+
+def with_weights(tokens: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """``tokens`` with a column ``shown``, and whether it is the reward's own weight.
+
+    A reward without token weights gets ``sigma^2`` over its sum in the reference: how strongly the token reacts to the
+    reasoning.
+    """
+    own = bool(tokens["weight"].notna().any())
+    if own:
+        return tokens.assign(shown=tokens["weight"].fillna(0.0)), True
+    squared = tokens["sigma"].fillna(0.0) ** 2
+    total = squared.groupby([tokens["step"], tokens["prompt_id"]]).transform("sum")
+    return tokens.assign(shown=(squared / total.where(total > 0)).fillna(0.0)), False
+
+
+def visible(token: str) -> str:
+    """A token's text without the space around it; white space alone is named."""
+    names = {" ": "space", "\n": "line break", "\t": "tab", "": "part of a character"}
+    return token.strip() or names.get(token, "white space")
+
+
+def teachers(weighted: pd.DataFrame, *, count: int = 3) -> list[Teacher]:
+    """The ``count`` token texts with the largest share of all weight, each in the place where it weighed most."""
+    names = weighted["token"].map(visible)
+    totals = weighted["shown"].groupby(names).agg(["sum", "size"]).sort_values("sum", ascending=False)
+    found = []
+    for name, row in totals[totals["sum"] > 0].head(count).iterrows():
+        best = weighted.loc[weighted["shown"].where(names == name).idxmax()]
+        query = weighted[(weighted["step"] == best["step"]) & (weighted["prompt_id"] == best["prompt_id"])]
+        texts = query.sort_values("position")["token"].tolist()
+        at = int((query["position"] < best["position"]).sum())
+        left, right = "".join(texts[max(0, at - CONTEXT) : at]), "".join(texts[at + 1 : at + 1 + CONTEXT])
+        left = ("…" if at > CONTEXT else "") + left + best["token"][: len(best["token"]) - len(best["token"].lstrip())]
+        right += "…" if at + 1 + CONTEXT < len(texts) else ""
+        share = float(row["sum"] / totals["sum"].sum())
+        found.append(Teacher(token=str(name), share=share, count=int(row["size"]), left=left, right=right))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatToken:
+    """A reference token in the heat map, leading space apart: ``heat`` in [0, 1] of the heaviest in its reference."""
+
+    space: str
+    text: str
+    heat: float
+    truth: bool
+    note: str
+
+
+def heat_maps(weighted: pd.DataFrame, *, count: int = 3) -> list[tuple[str, list[HeatToken]]]:
+    """Up to ``count`` references as coloured tokens, spread from the first recorded step to the last."""
+    queries = weighted[["step", "prompt_id"]].drop_duplicates().sort_values("step", kind="stable")
+    maps = []
+    for index in np.unique(np.linspace(0, len(queries) - 1, min(count, len(queries))).round().astype(int)):
+        step, prompt_id = queries.iloc[index]
+        query = weighted[(weighted["step"] == step) & (weighted["prompt_id"] == prompt_id)].sort_values("position")
+        top = query["shown"].max() or 1.0
+        tokens = [
+            HeatToken(
+                space=row.token[: len(row.token) - len(row.token.lstrip())],
+                text=row.token.lstrip(),
+                heat=row.shown / top,
+                truth=row.truth is True or row.truth is np.True_,
+                note=f"weight {row.shown:.3f}, sigma {row.sigma:.3f}, mean probability {row.mean_prob:.2f}",
+            )
+            for row in query.itertuples()
+        ]
+        maps.append((f"step {step}, prompt {prompt_id}", tokens))
+    return maps
+
+
+def truth_sentence(weighted: pd.DataFrame) -> str:
+    """How much of the weight lies on the tokens known to matter; "" where that is not known."""
+    known = weighted[weighted["truth"].notna()]
+    if known.empty or known["shown"].sum() == 0:
+        return ""
+    true = known["truth"].astype(bool)
+    share, expected = known.loc[true, "shown"].sum() / known["shown"].sum(), true.mean()
+    return (
+        f"Underlined tokens depend on the result of the reasoning, as the data set's generator knows. They are "
+        f"{expected:.0%} of the tokens and carry {share:.0%} of the weight."
+    )
+
+
+def pick_rollouts(rollouts: pd.DataFrame, *, count: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rollouts to read: half from the first fifth of the steps, half from the last, each from low to high reward."""
+    steps = np.sort(rollouts["step"].unique())
+    fifth = max(1, len(steps) // 5)
+    early = rollouts[rollouts["step"].isin(steps[:fifth])]
+    late = rollouts[rollouts["step"].isin(steps[-fifth:])] if len(steps) > 1 else rollouts.iloc[:0]
+    each = count // 2 if len(late) else count
+    return _spread(early, each), _spread(late, each)
+
+
+def _spread(rollouts: pd.DataFrame, count: int) -> pd.DataFrame:
+    ordered = rollouts.sort_values("reward", kind="stable", na_position="first")
+    places = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
+    return ordered.iloc[np.unique(places)]
+
+
+def comparison(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The table *before -> after* as text."""
+    rows = []
+    for line in summary["comparison"]:
+        share = line["metric"] in SHARES
+        label = LABELS.get(line["metric"], line["metric"])
+        rows.append((label, number(line["before"], share=share), number(line["after"], share=share)))
+    return rows

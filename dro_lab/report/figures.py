@@ -1,0 +1,125 @@
+"""The curves of a report: drawn once, kept as SVG for the page, as PNG and as the CSV of what they plot."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from markupsafe import escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("style.mplstyle")
+PAGE_COLOURS = {
+    "#333333": "var(--ink)",
+    "#999999": "var(--faint)",
+    "#dddddd": "var(--line)",
+    "#0072b2": "var(--blue)",
+    "#d55e00": "var(--orange)",
+    "#009e73": "var(--green)",
+}
+"""The style's colours and the page's: on the page a curve follows the light or dark scheme."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A figure on the page: its name, its SVG, and what it shows in one sentence (for who cannot see it)."""
+
+    name: str
+    svg: str
+    caption: str
+
+
+def quality_curve(evals: pd.DataFrame, rollouts: pd.DataFrame, *, metric: str, folder: Path) -> Curve | None:
+    """Quality at each evaluation with its interval, over the quality of the rollouts trained on.
+
+    None without an evaluation of ``metric``.
+    """
+    held_out = evals[evals["metric"] == metric].sort_values("step")
+    if held_out.empty:
+        return None
+    held_out = held_out[held_out["split"] == held_out["split"].iloc[0]]
+    step, value, low, high = (held_out[name].to_numpy(dtype=float) for name in ("step", "value", "low", "high"))
+    training = _smooth(rollouts.groupby("step")["quality"].mean()) if len(rollouts) else pd.Series(dtype=float)
+
+    def draw(axes: Axes) -> None:
+        if training.notna().any():
+            axes.plot(training.index, training, color="#999999", linewidth=1, label="training rollouts")
+        axes.fill_between(step, low, high, color="#0072b2", alpha=0.18, linewidth=0)
+        axes.plot(step, value, color="#0072b2", marker="o", markersize=4, label="held-out, with interval")
+        axes.set_ylim(0, max(1.0, float(np.nanmax(high))))
+        axes.legend(loc="lower right")
+        axes.set_title("Quality")
+        axes.set_xlabel("training step")
+
+    split = held_out["split"].iloc[0]
+    caption = (
+        f"Quality on {split} rows went from {value[0]:.2f} at step {step[0]:.0f} to {value[-1]:.2f} at {step[-1]:.0f}."
+    )
+    plotted = held_out[["step", "split", "metric", "value", "low", "high", "n"]]
+    return _save("quality", draw, plotted, caption=caption, folder=folder)
+
+
+def rollout_curve(rollouts: pd.DataFrame, *, column: str, title: str, colour: str, folder: Path) -> Curve | None:
+    """Mean of a column over the rollouts of each step, and smoothed over five steps with the middle half of them.
+
+    None without a number.
+    """
+    values = rollouts.dropna(subset=[column])
+    if values.empty:
+        return None
+    grouped = values.groupby("step")[column]
+    mean, low, high = grouped.mean(), grouped.quantile(0.25), grouped.quantile(0.75)
+    frame = pd.DataFrame(
+        {"mean": mean, "smooth": _smooth(mean), "low": _smooth(low), "high": _smooth(high), "n": grouped.size()}
+    ).reset_index()
+
+    def draw(axes: Axes) -> None:
+        axes.fill_between(frame["step"], frame["low"], frame["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(frame["step"], frame["mean"], color=colour, linestyle="", marker="o", markersize=2.2, alpha=0.6)
+        axes.plot(frame["step"], frame["smooth"], color=colour)
+        axes.set_title(title)
+        axes.set_xlabel("training step")
+
+    first, last = frame.iloc[0], frame.iloc[-1]
+    caption = f"{title}: {first['mean']:.2f} at step {first['step']:.0f}, {last['mean']:.2f} at {last['step']:.0f}."
+    return _save(column, draw, frame, caption=caption, folder=folder)
+
+
+def _smooth(series: pd.Series) -> pd.Series:
+    return series.rolling(5, center=True, min_periods=1).mean()
+
+
+def _save(name: str, draw: Callable[[Axes], None], plotted: pd.DataFrame, *, caption: str, folder: Path) -> Curve:
+    folder.mkdir(exist_ok=True)
+    plotted.to_csv(folder / f"{name}.csv", index=False)
+    with rc_context(), matplotlib.style.context(STYLE):
+        figure = Figure()
+        FigureCanvasAgg(figure)
+        draw(figure.add_subplot())
+        figure.savefig(folder / f"{name}.png", facecolor="white")
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Curve(name=name, svg=page_svg(buffer.getvalue(), name=name, caption=caption), caption=caption)
+
+
+def page_svg(svg: str, *, name: str, caption: str) -> str:
+    """matplotlib's SVG file as an element of the page: the page's colours and font, ids of its own, no links."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|\s+xmlns(:xlink)?=\"[^\"]*\"", "", svg, flags=re.S)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(xlink:)?href="#', f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
+    for colour, variable in PAGE_COLOURS.items():
+        svg = svg.replace(colour, variable)
+    svg = svg.replace("'DejaVu Sans'", "system-ui")
+    tag, rest = svg.split(">", 1)
+    tag = re.sub(r'\s(width|height)="[^"]*"', "", tag)
+    return f'{tag} role="img" aria-label="{escape(caption)}">{rest}'
