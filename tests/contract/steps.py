@@ -1,0 +1,146 @@
+"""Steps to call components on, and their transformations: permuted, padded, cut, emptied.
+
+Field names carry their axes (``completion_ids_PGC``), so one rule transforms every dataclass.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dro_lab.scoring.stats import FIELDS
+from dro_lab.types import Need, Rewards, RolloutGroups, TokenStats
+from tests.tiny_step import groups_of, stats_of
+
+P, G, LENGTHS = 3, 5, (12, 4, 7)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything that any component takes."""
+
+    groups: RolloutGroups
+    stats: Any  # TokenStats, or a stand-in that watches what is read
+    rewards: Rewards
+    keep_PG: Tensor
+    loss_mask_PGC: Tensor
+
+
+def a_step(seed: int = 0, rollouts: int = G) -> Step:
+    """A lively step: references of different lengths, one token a group that never varies, distinct rollouts."""
+    draw = torch.Generator().manual_seed(seed)
+    probabilities = []
+    for length in LENGTHS:
+        group = 0.02 + 0.96 * torch.rand(rollouts, length + 1, generator=draw, dtype=torch.float64)
+        group[:, 1] = 0.3
+        probabilities.append(group.tolist())
+    quality = torch.rand(P, rollouts, generator=draw).tolist()
+    groups = groups_of(P, rollouts)
+    keep_PG = torch.ones(P, rollouts, dtype=torch.bool)
+    keep_PG[1] = False
+    rewards = Rewards(outcome_PG=torch.rand(P, rollouts, generator=draw))
+    return Step(groups, stats_of(probabilities, quality), rewards, keep_PG, groups.completion_mask_PGC.clone())
+
+
+def axes(name: str) -> str:
+    """``completion_ids_PGC`` -> ``PGC``."""
+    last = name.rsplit("_", 1)[-1]
+    return last if last.isupper() else ""
+
+
+def _map(obj: Any, axis: str, change: Any) -> Any:
+    """``obj`` with ``change(value, dimension)`` applied to every field that has the axis."""
+    changes: dict[str, Any] = {}
+    for field in fields(obj):
+        value = getattr(obj, field.name)
+        if is_dataclass(value):
+            changes[field.name] = _map(value, axis, change)
+        elif field.name == "parts" and axis in "PG":
+            changes[field.name] = {key: change(part, "PG".index(axis)) for key, part in value.items()}
+        elif value is not None and axis in axes(field.name):
+            changes[field.name] = change(value, axes(field.name).index(axis))
+    return replace(obj, **changes)
+
+
+def reorder(obj: Any, axis: str, order: list[int]) -> Any:
+    """Prompts (``P``) or rollouts (``G``) in another order, or only some of them."""
+
+    def change(value: Any, dimension: int) -> Any:
+        if isinstance(value, Tensor):
+            return value.index_select(dimension, torch.tensor(order))
+        if dimension == 0:
+            return [value[place] for place in order]
+        return [change(inner, dimension - 1) for inner in value]
+
+    return _map(obj, axis, change)
+
+
+def widen(obj: Any, axis: str, extra: int = 3) -> Any:
+    """``extra`` columns of padding on tokens (``C``) or reference tokens (``R``)."""
+
+    def change(value: Tensor, dimension: int) -> Tensor:
+        shape = list(value.shape)
+        shape[dimension] = extra
+        return torch.cat([value, torch.zeros(shape, dtype=value.dtype)], dimension)
+
+    return _map(obj, axis, change)
+
+
+def emptied(step: Step, p: int, g: int) -> Step:
+    """One rollout without reasoning, answer and tokens."""
+    groups, change = copy.deepcopy(step.groups), {}
+    for name in ("completions_PG", "reasonings_PG", "answers_PG"):
+        getattr(groups, name)[p][g] = ""
+    for name in ("completion_mask_PGC", "reasoning_mask_PGC"):
+        change[name] = getattr(groups, name).clone()
+        change[name][p, g] = False
+    mask_PGC = step.loss_mask_PGC.clone()
+    mask_PGC[p, g] = False
+    return replace(step, groups=replace(groups, **change), loss_mask_PGC=mask_PGC)
+
+
+def flat(result: Any) -> dict[str, Any]:
+    """A component's result as named tensors and lists, by name with axes."""
+    if isinstance(result, Tensor):
+        return {f"result_{'PGC'[: result.ndim]}": result}
+    named: dict[str, Any] = {}
+    for field in fields(result):
+        value = getattr(result, field.name)
+        if is_dataclass(value):
+            named.update({f"{field.name}_{key}": inner for key, inner in flat(value).items()})
+        elif field.name == "parts":
+            named.update({f"{key}_PG": part for key, part in value.items()})
+        elif field.name == "metrics":
+            named.update(value)
+        elif axes(field.name) and value is not None:
+            named[field.name] = value
+    return named
+
+
+def assert_same(got: dict[str, Any], want: dict[str, Any], *, tolerance: float = 1e-6) -> None:
+    """Equal names, shapes, types and values (nan equals nan)."""
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        if isinstance(value, Tensor):
+            torch.testing.assert_close(got[name], value, atol=tolerance, rtol=tolerance, equal_nan=True, msg=name)
+        elif isinstance(value, float):
+            close = torch.isclose(torch.tensor(got[name]), torch.tensor(value), atol=1e-5, equal_nan=True)
+            assert close, name
+        else:
+            assert list(got[name]) == list(value), name
+
+
+class OnlyDeclared:
+    """Statistics of which only the declared ones can be read."""
+
+    def __init__(self, stats: TokenStats, needs: Iterable[Need]) -> None:
+        self._stats, self._allowed = stats, {name for need in needs for name in FIELDS[need.stat]}
+
+    def __getattr__(self, name: str) -> Any:
+        assert name in self._allowed, f"{name} is read but not declared"
+        return getattr(self._stats, name)

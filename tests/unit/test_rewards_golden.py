@@ -1,0 +1,54 @@
+"""Every reward against its stored golden values, and the store against the independent float64 implementation."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import pytest
+import torch
+
+from dro_lab.types import TokenStats
+from tests.golden.make_golden import FOLDER, NAMES, golden
+from tests.tiny_step import groups_of, stats_of
+
+
+def stored(name):
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def function(name):
+    return getattr(importlib.import_module(f"dro_lab.rewards.{name}"), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_store_is_what_the_independent_implementation_gives(name):
+    for case, again in zip(stored(name)["cases"], golden(name)["cases"], strict=True):
+        assert case["arguments"] == again["arguments"]
+        for row, row_again in zip(case["outcome"], again["outcome"], strict=True):
+            assert row == pytest.approx(row_again, rel=1e-9) if None not in row else row == row_again
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "verifier"])
+def test_rewards_equal_their_golden_values(name):
+    store = stored(name)
+    stats = stats_of(store["probabilities"])
+    for case in store["cases"]:
+        got = function(name)(groups_of(4, 6), stats, **case["arguments"])
+        torch.testing.assert_close(got.outcome_PG, torch.tensor(case["outcome"]), atol=1e-6, rtol=1e-5)
+        for p, weights in enumerate(case["weights"]):
+            if weights is None:
+                assert got.token_weights_PR is None
+                continue
+            want = torch.zeros(got.token_weights_PR.shape[1])
+            want[: len(weights)] = torch.tensor(weights)
+            torch.testing.assert_close(got.token_weights_PR[p], want, atol=1e-6, rtol=1e-5)
+
+
+def test_verifier_equals_its_golden_values():
+    store = stored("verifier")
+    quality = torch.tensor([[float("nan") if q is None else q for q in row] for row in store["quality"]])
+    got = function("verifier")(groups_of(2, 3), TokenStats(verifier_PG=quality))
+    want = [[float("nan") if q is None else q for q in row] for row in store["cases"][0]["outcome"]]
+    torch.testing.assert_close(got.outcome_PG, torch.tensor(want), equal_nan=True, rtol=0, atol=0)
+    assert got.metrics["unjudged_share"] == pytest.approx(2 / 6)
