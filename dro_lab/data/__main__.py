@@ -67,8 +67,8 @@ def _inspect(cfg: Any) -> dict[str, Any]:
     from dro_lab.models import context_length, load_config, load_tokenizer, policy_spec
 
     try:
-        spec = policy_spec(cfg.model)
         task = _load_task(cfg)
+        spec = policy_spec(cfg.model)
     except OmegaConfBaseException as error:
         raise UserError(f"configuration: {error}") from error
     tokenizer = load_tokenizer(spec)

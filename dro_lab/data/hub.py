@@ -56,7 +56,8 @@ def read(
         raise UserError(
             f"dataset.source=hub: {repo} at {commit or 'this folder'} could not be loaded "
             f"({type(error).__name__}: {_first_line(error)}). Next: check dataset.repo, dataset.revision and "
-            f"dataset.files (a repository with a loading script needs revision refs/convert/parquet), or {_way_out(has_twin)}."
+            f"dataset.files (a repository with a loading script needs revision refs/convert/parquet), or "
+            f"{_way_out(has_twin)}."
         ) from error
     rows = {
         str(split): [Record(f"{split} row {n}", dict(row)) for n, row in enumerate(part, start=1)]

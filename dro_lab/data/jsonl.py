@@ -8,6 +8,7 @@ are kept and reach rewards, gates and metrics as ``row.columns``. A row that can
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -82,10 +83,12 @@ def load_metric(metric: str | Callable[..., float] | None) -> tuple[Metric | Non
         return None, "none"
     if callable(metric):
         return metric, str(getattr(metric, "__name__", type(metric).__name__))
-    from hydra.utils import get_method
-
+    module, _, name = str(metric).rpartition(".")
     try:
-        return get_method(metric), str(metric).rsplit(".", 1)[-1]
+        function = getattr(importlib.import_module(module), name)
+        if not callable(function):
+            raise TypeError(f"it is a {type(function).__name__}")
+        return function, name
     except Exception as error:  # importing a user's module can fail in any way
         raise UserError(
             f"dataset.metric={metric!r}: not a function that can be imported ({type(error).__name__}: {error}). "

@@ -12,7 +12,7 @@ TOLERANCE = 0.02
 
 # Sign, currency, digits with or without thousands commas, decimals, exponent, percent sign.
 _NUMBER = re.compile(
-    r"(?<![\w.,])(?P<sign>[-+−–]?)(?:US)?(?P<currency>[$€£]?)\s?(?P<inner>[-−–]?)"
+    r"(?<![\w.,])(?P<sign>[-+−–]?)(?:(?:US)?(?P<currency>[$€£])\s?(?P<inner>[-−–]?)\s?)?"
     r"(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
     r"(?P<exponent>[eE][-+]?[0-9]{1,3})?(?P<percent>\s?(?:%|percent\b))?"
 )

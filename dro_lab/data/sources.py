@@ -200,7 +200,9 @@ def _csv(path: Path, text: str) -> Iterator[tuple[str, Any]]:
                 )
             yield f"{path.name} row {number}", dict(row)
     except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num}: broken CSV ({error}). Next: correct that line.") from error
+        raise UserError(
+            f"{path} line {reader.reader.line_num}: broken CSV ({error}). Next: correct that line."
+        ) from error
 
 
 def _parquet(path: Path) -> Iterator[Record]:

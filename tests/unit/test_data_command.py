@@ -1,0 +1,126 @@
+"""``python -m dro_lab.data``: what a run would see, as tables and as JSON."""
+
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dro_lab.data.__main__ import main
+from dro_lab.data.inspection import SHOWN_PER_REASON, _shown
+from dro_lab.types import RefusedRow
+from tests.tiny import TEMPLATES, byte_tokenizer
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A policy folder as far as looking at data needs one: tokenizer and configuration, no weights."""
+    from transformers import Qwen3Config
+
+    folder = tmp_path_factory.mktemp("policy")
+    tokenizer = copy.deepcopy(byte_tokenizer())
+    tokenizer.chat_template = TEMPLATES["open"]
+    tokenizer.save_pretrained(folder)
+    Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, max_position_embeddings=256
+    ).save_pretrained(folder)
+    (folder / "model.safetensors").touch()
+    return folder
+
+
+@pytest.fixture
+def rows(tmp_path):
+    made = [{"id": n, "prompt": f"question [b]{n}[/b]", "reference": f"answer {n}"} for n in range(30)]
+    made.append({"id": "long", "prompt": "word " * 500, "reference": "answer"})
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return file
+
+
+def overrides(rows, policy):
+    return ["dataset=jsonl", f"dataset.source={rows}", f"model.path={policy}", "rollout.max_completion_length=32"]
+
+
+def test_json_holds_counts_provenance_first_row_lengths_and_every_refused_row(rows, policy, capsys):
+    assert main([*overrides(rows, policy), "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert sum(seen["rows"].values()) == 30
+    assert seen["provenance"]["kind"] == "file"
+    assert len(seen["provenance"]["sha256"]) == 64
+    assert seen["refused_rows"] == len(seen["refused"]) == 1
+    assert seen["refused"][0]["where"].endswith("row long")
+    assert "tokens > context 256" in seen["refused"][0]["reason"]
+    assert seen["tokens"]["prompt"]["max"] > 256 > seen["tokens"]["prompt"]["median"]
+    number = seen["first"]["id"]
+    assert seen["first"]["prompt"] == (
+        f"<|im_start|>user\nquestion [b]{number}[/b]<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    )
+    assert seen["first"]["reference"] == f"answer {number}"
+
+
+def test_the_tables_say_the_same_and_print_texts_verbatim(rows, policy, capsys):
+    assert main(overrides(rows, policy)) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "jsonl (file: ",
+        "sha256    ",
+        "question [b]",
+        "<think>",
+        "too long: prompt",
+        "row long",
+        "refused     1",
+    ):
+        assert part in shown
+    assert "\x1b[" not in shown
+    assert all(len(line) < 400 for line in shown.splitlines() if "question" in line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["dataset=nothing"], "nothing"),
+        (["dataset=jsonl", "dataset.source=no/such.jsonl"], "no/such.jsonl does not exist"),
+        (["dataset=jsonl", "dataset.sources=x"], "sources"),
+        (["dataset=finqa"], "finqa"),
+        (["--jsonn"], "--jsonn: unknown option"),
+        (["dataset.source=["], "configuration: "),
+    ],
+)
+def test_bad_arguments_are_one_message_and_status_2(arguments, wanted, policy, capsys):
+    assert main([*arguments, f"model.path={policy}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert wanted in err
+    assert "Traceback" not in err
+
+
+def test_help_says_how_to_use_it(capsys):
+    assert main(["--help"]) == 0
+    assert "usage: python -m dro_lab.data dataset=NAME" in capsys.readouterr().out
+
+
+def test_a_real_shell_gets_status_2_and_no_traceback(tmp_path):
+    (tmp_path / "broken.jsonl").write_text('{"prompt": ')
+    done = subprocess.run(
+        [sys.executable, "-m", "dro_lab.data", "dataset=jsonl", "dataset.source=broken.jsonl"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert "broken.jsonl line 1 column 12" in done.stderr
+
+
+def test_hundreds_of_refused_rows_are_all_shown_and_thousands_by_reason():
+    few = [RefusedRow(where=f"line {n}", reason=f"too long: {n}") for n in range(999)]
+    assert _shown(few) == (few, 0)
+    many = [RefusedRow(where=f"line {n}", reason=f"{'short' if n % 2 else 'long'}: {n}") for n in range(2000)]
+    shown, hidden = _shown(many)
+    assert len(shown) == 2 * SHOWN_PER_REASON
+    assert hidden == 2000 - len(shown)
+    assert shown == many[: len(shown)]
