@@ -13,7 +13,7 @@ import numpy as np
 from dro_lab.record import Alarm, Comparison, Estimate, RunRecord, Summary
 from dro_lab.types import Provenance, RefusedRow
 
-PROVENANCE = Provenance(dataset="pararev", kind="twin", location="default", revision="1")
+PROVENANCE = Provenance(dataset="pararev", kind="twin", location="default", revision="generator 1")
 NAMES = ["Arden", "Bexley", "Corin", "Delmar"]
 STYLE = ["clearly", "notably", "in effect", "broadly"]
 

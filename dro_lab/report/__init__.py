@@ -78,7 +78,7 @@ def _state(summary: Mapping[str, Any]) -> str:
 def _origin(provenance: Mapping[str, Any]) -> str:
     details = [provenance["location"]]
     if provenance["revision"]:
-        details.append(f"revision {provenance['revision']}")
+        details.append(("" if provenance["kind"] == "twin" else "revision ") + provenance["revision"])
     if provenance["sha256"]:
         details.append(f"sha256 {provenance['sha256'][:16]}…")
     return ", ".join(details)
@@ -119,12 +119,14 @@ def _rollouts(rollouts: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
     return [(title, frame.to_dict("records")) for title, frame in groups if len(frame)]
 
 
-def _counts(rollouts: pd.DataFrame) -> list[tuple[str, str]]:
+def _counts(rollouts: pd.DataFrame) -> str:
     if rollouts.empty:
-        return []
-    shares = [("truncated", "truncated"), ("malformed", "malformed"), ("kept for training", "kept")]
-    named = [(label, content.number(rollouts[column].mean(), share=True)) for label, column in shares]
-    return [("rollouts", f"{len(rollouts):,}"), ("prompts", f"{rollouts['prompt_id'].nunique():,}"), *named]
+        return ""
+    shares = {name: content.number(rollouts[name].mean(), share=True) for name in ("truncated", "malformed", "kept")}
+    return (
+        f"Of {len(rollouts):,} rollouts on {rollouts['prompt_id'].nunique():,} prompts, {shares['truncated']} were "
+        f"truncated, {shares['malformed']} malformed and {shares['kept']} kept for training."
+    )
 
 
 def _parts(seconds: Mapping[str, float], figures: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_start_end_interval_and_three_tokens_stand_above_the_curves(page: Page, 
 
 def test_the_data_are_named(page: Page) -> None:
     assert "made by a seeded generator in the data set's format; these are not the data set's own texts" in page.text
-    assert "default, revision 1" in page.text
+    assert "default, generator 1" in page.text
 
 
 def test_the_page_needs_no_network_and_runs_no_code(page: Page) -> None:
@@ -115,6 +116,8 @@ def test_the_page_shows_what_a_reader_needs_to_repeat_the_run(page: Page) -> Non
 def test_ten_rollouts_are_shown_early_and_late(page: Page) -> None:
     articles = [attributes for tag, attributes in page.tags if tag == "article"]
     assert len(articles) == 10
+    assert "Of 1,280 rollouts on 80 prompts, " in page.text
+    assert "Shown are 10 of them" in page.text
     assert page.text.index("Early in training") < page.text.index("Late in training")
 
 
@@ -214,6 +217,16 @@ def test_a_reward_without_weights_shows_the_reaction_to_the_reasoning(tmp_path: 
     assert "avg_prob gives all tokens of the reference the same weight" in Page(write_report(tmp_path / "run")).text
 
 
+def test_no_token_is_named_where_none_taught(tmp_path: Path) -> None:
+    _, tokens = step_rows(np.random.default_rng(0), step=0, skill=0.5, prompts=1, group=1)
+    with RunRecord(tmp_path / "run") as record:
+        record.tokens([row | {"weight": 0.0, "sigma": 0.0} for row in tokens])
+        record.summary(summary())
+    page = Page(write_report(tmp_path / "run"))
+    assert "None: in no sampled group did the probability of a reference token depend on the reasoning." in page.text
+    assert "three tokens" not in page.text
+
+
 def test_a_heat_map_reads_as_the_reference(run: Path) -> None:
     record = load_run(run)
     maps = content.heat_maps(content.with_weights(record.tokens)[0])
@@ -256,7 +269,8 @@ def test_the_command_writes_the_page_again(tmp_path: Path, capsys: pytest.Captur
 def test_provenance_of_files_and_hubs_is_named() -> None:
     from dro_lab.report import _origin
 
-    assert _origin({"location": "a.json", "revision": None, "sha256": "0123456789abcdefff"}) == (
-        "a.json, sha256 0123456789abcdef…"
-    )
-    assert _origin({"location": PROVENANCE.location, "revision": "1", "sha256": None}) == "default, revision 1"
+    file = {"kind": "file", "location": "a.json", "revision": None, "sha256": "0123456789abcdefff"}
+    assert _origin(file) == "a.json, sha256 0123456789abcdef…"
+    hub = {"kind": "hub", "location": "owner/name", "revision": "abc", "sha256": None}
+    assert _origin(hub) == "owner/name, revision abc"
+    assert _origin(asdict(PROVENANCE)) == "default, generator 1"
