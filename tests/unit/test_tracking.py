@@ -85,7 +85,7 @@ def test_a_whole_run_is_read_back(folder: Path, tmp_path: Path) -> None:
     assert run.data.metrics["eval/test/facts/low"] == 0.4
     (given,) = run.inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.source_type) == ("pararev", "twin")
-    client = MlflowClient(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     history = client.get_metric_history(run.info.run_id, "rewards/r3")
     assert sorted(point.step for point in history) == list(range(1500))
     assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"report.html", "policy"}
