@@ -6,6 +6,7 @@ import math
 import pytest
 
 from dro_lab.data import finqa
+from dro_lab.data.sources import Record
 
 
 def page(number: int, *, answer="34.7%", exe_ans=0.34719, question="what share?", **extra) -> dict:
@@ -151,3 +152,11 @@ def test_cutting_is_off_unless_configured_and_then_counted_and_refused_where_it_
     assert [(r.where, r.reason) for r in task.refused] == [
         ("f.json row 2", "table and question alone make 522 characters > dataset.max_prompt_chars=120")
     ]
+
+
+def test_a_hub_split_called_dev_is_the_validation_split(monkeypatch):
+    parts = {split: [Record(f"{split} row 1", page(n))] for n, split in enumerate(("train", "dev"))}
+    monkeypatch.setattr(finqa.hub, "read", lambda repo, **_: (parts, "f" * 40, None))
+    task = finqa.load(source="hub", revision="main")
+    assert {split: len(part) for split, part in task.splits.items()} == {"train": 1, "validation": 1, "test": 0}
+    assert str(task.provenance) == f"finqa (hub: dreamerdeo/finqa, {'f' * 40})"
