@@ -58,13 +58,14 @@ def headline(summary: Mapping[str, Any]) -> Headline:
         sentence = f"The policy scores {number(first['value'])} on {rows} ({level} interval {interval(first)})."
         return Headline(title=f"Quality is {number(first['value'])}", sentences=[sentence, about])
     start, end = number(before["value"]), number(after["value"])
-    verb = "stayed at" if start == end else "rose from" if after["value"] > before["value"] else "fell from"
-    title = f"Quality {verb} {start}" + ("" if start == end else f" to {end}")
+    clear, meaning = _what_it_means(before, after, win)
+    verb = "rose" if after["value"] > before["value"] else "fell"
+    title = f"Quality {verb} from {start} to {end}" if clear else f"Quality {start}, then {end}: no clear change"
     sentences = [
         f"Before training, the policy scored {start} on {rows} ({level} interval {interval(before)}); after "
         f"{summary['steps']} training steps with the reward {summary['reward']} it scores {end} ({interval(after)}).",
         about,
-        _what_it_means(before, after),
+        meaning,
     ]
     if win is not None and win["value"] is not None:
         sentences.insert(
@@ -75,12 +76,21 @@ def headline(summary: Mapping[str, Any]) -> Headline:
     return Headline(title=title, sentences=sentences)
 
 
-def _what_it_means(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+def _what_it_means(
+    before: Mapping[str, Any], after: Mapping[str, Any], win: Mapping[str, Any] | None
+) -> tuple[bool, str]:
+    """Whether the change is more than the choice of prompts explains, and that in words."""
     if None in (before["low"], before["high"], after["low"], after["high"]):
-        return "One of the intervals could not be computed, so the change cannot be told from luck."
+        return False, "One of the intervals could not be computed, so the change cannot be told from luck."
+    seed = "the choice of prompts does not explain the change (another seed may)."
     if before["high"] < after["low"] or after["high"] < before["low"]:
-        return "The two intervals do not overlap: the choice of prompts does not explain the change (another seed may)."
-    return "The two intervals overlap: this run alone does not show that training changed the policy."
+        return True, f"The two intervals do not overlap: {seed}"
+    rose = after["value"] > before["value"]
+    if win is not None and None not in (win["low"], win["high"]):
+        side = "above" if win["low"] > 0.5 and rose else "below" if win["high"] < 0.5 and not rose else None
+        if side is not None:
+            return True, f"The intervals overlap, but that of the wins, prompt by prompt, lies {side} 50%: {seed}"
+    return False, "The two intervals overlap: this run alone does not show that training changed the policy."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ def quality_curve(evals: pd.DataFrame, rollouts: pd.DataFrame, *, metric: str, f
         axes.fill_between(step, low, high, color="#0072b2", alpha=0.18, linewidth=0)
         axes.plot(step, value, color="#0072b2", marker="o", markersize=4, label="held-out, with interval")
         axes.set_ylim(0, max(1.0, float(np.nanmax(high))))
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
         axes.set_title("Quality")
         axes.set_xlabel("training step")
 

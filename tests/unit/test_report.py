@@ -144,8 +144,15 @@ def test_model_text_is_escaped(tmp_path: Path) -> None:
     [
         ({}, "Quality rose from 0.27 to 0.71", "The two intervals do not overlap"),
         ({"after": (0.15, 0.05, 0.19)}, "Quality fell from 0.27 to 0.15", "The two intervals do not overlap"),
-        ({"after": (0.30, 0.22, 0.38)}, "Quality rose from 0.27 to 0.30", "does not show that training changed"),
-        ({"after": (0.2701, 0.2, 0.35)}, "Quality stayed at 0.27", "does not show that training changed"),
+        ({"after": (0.34, 0.28, 0.40)}, "Quality rose from 0.27 to 0.34", "prompt by prompt, lies above 50%"),
+        (
+            {"after": (0.34, 0.28, 0.40), "win_rate": None},
+            "Quality 0.27, then 0.34: no clear change",
+            "overlap: this run",
+        ),
+        ({"after": (0.20, 0.14, 0.26)}, "Quality 0.27, then 0.20: no clear change", "does not show that training"),
+        ({"after": (0.2701, 0.2, 0.35), "win_rate": None}, "Quality 0.27, then 0.27: no clear change", "overlap"),
+        ({"after": (0.5, float("nan"), 0.6)}, "Quality 0.27, then 0.50: no clear change", "cannot be told from luck"),
         ({"steps": 0, "after": None}, "Quality is 0.27", "The policy scores 0.27 on 128 held-out prompts"),
         ({"before": None, "after": None}, "Quality was not measured", "No evaluation of this run gave a number."),
         ({"before": (float("nan"),) * 3, "after": None}, "Quality was not measured", "No evaluation"),
