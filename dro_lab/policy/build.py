@@ -51,7 +51,11 @@ def new_model(tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Qwen3ForCausa
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
     model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True, temperature=1.0
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
     )
     return model
 
@@ -90,7 +94,12 @@ def build(
     wanted = ", ".join(f"{name} {low}-{high}" for name, (low, high) in LIMITS.items())
     report(f"should reach: {wanted}")
     warm_start(
-        model, Encoder(tokenizer), knobs, phases, seed=seed, report=lambda line: report(f"{time.time() - begin:5.0f} s  {line}")
+        model,
+        Encoder(tokenizer),
+        knobs,
+        phases,
+        seed=seed,
+        report=lambda line: report(f"{time.time() - begin:5.0f} s  {line}"),
     )
     guards = measure(model, tokenizer, knobs, seed=seed)
     model.save_pretrained(out)
@@ -138,7 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m dro_lab.policy.build", description="Train the tiny policy.")
     parser.add_argument("knobs", nargs="*", metavar="KNOB=VALUE", help=", ".join(f.name for f in fields(ParaRevTwin)))
-    parser.add_argument("--out", type=Path, default=Path("outputs/policy"), help="folder to write (default %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/policy"), help="folder to write (default %(default)s)"
+    )
     parser.add_argument("--preset", default="default", help=f"one of {', '.join(PRESETS)} (default %(default)s)")
     parser.add_argument("--budget", choices=sorted(BUDGETS), default="full", help="full: minutes; small: a check")
     parser.add_argument("--scale-steps", type=float, default=1.0, help="multiply every phase's steps")
@@ -148,7 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
-        phases = [replace(phase, steps=max(1, round(phase.steps * options.scale_steps))) for phase in BUDGETS[options.budget]]
+        phases = [
+            replace(phase, steps=max(1, round(phase.steps * options.scale_steps))) for phase in BUDGETS[options.budget]
+        ]
         knobs = parse_overrides(options.preset, options.knobs)
         build(options.out, knobs=knobs, phases=phases, seed=options.seed, enforce=not options.no_guards)
     except UserError as error:

@@ -67,14 +67,24 @@ def check_guards(guards: Guards) -> None:
         )
 
 
+def prompt_text(tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
+    """The rendered prompt of a row, generation prompt included."""
+    messages = [dict(message) for message in row.prompt]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
 @torch.no_grad()
 def sample(
-    model: Any, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, rollouts: int, seed: int, greedy: bool = False
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    *,
+    rollouts: int,
+    seed: int,
+    greedy: bool = False,
 ) -> list[list[str]]:
     """``rollouts`` completions for every row, decoded, with the end-of-sequence token where there is one."""
-    prompts = [
-        tokenizer.apply_chat_template(list(row.prompt), tokenize=False, add_generation_prompt=True) for row in rows
-    ]
+    prompts = [prompt_text(tokenizer, row) for row in rows]
     encoded = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     ids = encoded["input_ids"].repeat_interleave(rollouts, 0)
     mask = encoded["attention_mask"].repeat_interleave(rollouts, 0)
@@ -83,12 +93,12 @@ def sample(
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            do_sample=not greedy,
             max_new_tokens=MAX_COMPLETION,
-            top_k=0,
             pad_token_id=tokenizer.pad_token_id,
+            # 0: the whole distribution (the library's default keeps 50 tokens)
+            **({"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}),
         )
-    texts = [tokenizer.decode(row).replace(str(tokenizer.pad_token), "") for row in out[:, ids.shape[1] :]]
+    texts = [str(tokenizer.decode(row)).replace(str(tokenizer.pad_token), "") for row in out[:, ids.shape[1] :]]
     return [texts[start : start + rollouts] for start in range(0, len(texts), rollouts)]
 
 
@@ -102,8 +112,8 @@ def split_completion(text: str) -> tuple[str, str]:
 def reference_probs(
     model: Any, tokenizer: PreTrainedTokenizerBase, row: Row, reasonings: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
-    """Probability of every reference token after each reasoning, ``(G, R)``, and where the fact digits are, ``(R,)``."""
-    prompt = tokenizer.apply_chat_template(list(row.prompt), tokenize=False, add_generation_prompt=True)
+    """Probability of every reference token after each reasoning, ``(G, R)``, and which tokens are facts, ``(R,)``."""
+    prompt = prompt_text(tokenizer, row)
     encoded = tokenizer(row.reference, add_special_tokens=False, return_offsets_mapping=True)
     reference, offsets = encoded["input_ids"], encoded["offset_mapping"]
     spans = row.columns["truth_spans"]
@@ -119,13 +129,17 @@ def reference_probs(
 def copied_share(reasoning: str, answer: str, days: Sequence[str]) -> list[bool]:
     """For every day whose mark the reasoning states: does the answer state the same one?"""
     said = {day: re.findall(rf"\b{day} (\d)\n", reasoning) for day in days}
-    return [
-        re.findall(rf"\b{day} (\d)\b", answer)[:1] == marks[-1:] for day, marks in said.items() if marks
-    ]
+    return [re.findall(rf"\b{day} (\d)\b", answer)[:1] == marks[-1:] for day, marks in said.items() if marks]
 
 
 def measure(
-    model: Any, tokenizer: PreTrainedTokenizerBase, knobs: ParaRevTwin, *, rows: int = 64, rollouts: int = 8, seed: int = 0
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    knobs: ParaRevTwin,
+    *,
+    rows: int = 64,
+    rollouts: int = 8,
+    seed: int = 0,
 ) -> Guards:
     """The guard figures on ``rows`` validation rows with ``rollouts`` samples each (half of them for the sigmas)."""
     model.eval()

@@ -1,4 +1,4 @@
-"""The tiny policy's tokenizer: byte-level BPE trained on the twin's own words, Qwen3-like special tokens and template."""
+"""The tokenizer of the tiny policy: byte-level BPE trained on the twin's words, with Qwen3-like special tokens."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Problem:
     def paragraph(self) -> str:
         """Two true readings and the false claim that the instruction corrects."""
         (first, second), (mark, other) = self.names, self.starts
-        return f"{first}'s dial reads {mark}, {second}'s reads {other}. Neither moved."
+        return f"The dials read {first} {mark} and {second} {other}. Neither moved."
 
     def instruction(self) -> str:
         """Whose dial moved, and how."""

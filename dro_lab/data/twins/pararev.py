@@ -40,7 +40,8 @@ from dro_lab.types import Row
 GENERATOR_VERSION = "1"
 ANSWER_MARKER = "\n\n"
 SPLITS = ("train", "validation", "test")
-_SPLIT_BUCKETS = {"train": range(2, 10), "validation": range(1, 2), "test": range(0, 1)}
+_SPLIT_BUCKETS = {"train": range(2, 10), "validation": range(1, 2), "test": range(1)}
+AMOUNTS = 5  # a turn goes by 1 to 5 marks; the turns of a problem go by different amounts
 _DIGITS = tuple(str(digit) for digit in range(10))
 
 
@@ -86,14 +87,16 @@ class ParaRevTwin:
             ("rare_probability", 0.0001, 0.1),
             ("rare_lean", 0, 2.5),
             ("steps_min", 1, self.steps_max),
-            ("steps_max", self.steps_min, len(words.DAYS)),
+            ("steps_max", self.steps_min, AMOUNTS),
             ("reference_length", shortest_reference(self.steps_max), longest_reference(self.steps_min)),
             ("distractors", 0, self.steps_min),
             ("rare_words", 0, 4 * self.steps_min),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
-                raise UserError(f"twin knob {name}={value}: must lie in [{low}, {high}]; change it or the knob beside it")
+                raise UserError(
+                    f"twin knob {name}={value}: must lie in [{low}, {high}]; change it or the knob beside it"
+                )
 
 
 PRESETS: Mapping[str, ParaRevTwin] = {
@@ -135,7 +138,7 @@ def sample_problem(knobs: ParaRevTwin, split: str, rng: np.random.Generator) -> 
         names = rng.permutation(len(words.NAMES))[:2]
         steps = int(rng.integers(knobs.steps_min, knobs.steps_max + 1))
         days = rng.permutation(len(words.DAYS))[:steps]
-        signs, amounts = rng.integers(0, 2, steps) * 2 - 1, rng.integers(1, 6, steps)
+        signs, amounts = rng.integers(0, 2, steps) * 2 - 1, 1 + rng.permutation(AMOUNTS)[:steps]
         starts = rng.integers(0, 10, 2)
         problem = Problem(
             names=(words.NAMES[names[0]], words.NAMES[names[1]]),
@@ -296,7 +299,10 @@ def sample_answer(
     formal = 0.5 + (knobs.shortcut_bonus if chain.skipped else lean)
     rare_style = 0.0 if even_tone else knobs.rare_lean * chain.style
     draws = rng.random(len(slots))
-    pieces = [_answer_piece(knobs, problem, chain, slot, formal, rare_style, draw) for slot, draw in zip(slots, draws, strict=True)]
+    pieces = [
+        _answer_piece(knobs, problem, chain, slot, formal, rare_style, draw)
+        for slot, draw in zip(slots, draws, strict=True)
+    ]
     first = pieces[0]
     pieces[0] = Piece(first.text.lstrip(), tuple((text.lstrip(), share) for text, share in first.options))
     return (Piece(ANSWER_MARKER), *pieces, Piece(EOS))
@@ -339,9 +345,24 @@ def vocabulary_texts() -> list[str]:
     """Every literal piece of the grammar, for the tokenizer's training."""
     pairs = [*words.OPENING, *words.CLAUSE, words.STOP, *words.CLOSING, *words.ADVERBS, words.END, *words.RARE.values()]
     inside = [spaced(word) for pair in pairs for word in pair[:2]]
-    inside += [f" {word}" for word in (*words.NAMES, *words.DAYS, *words.DIRECTIONS, *words.FILLERS, words.VAGUE, words.APART)]
+    inside += [
+        f" {word}" for word in (*words.NAMES, *words.DAYS, *words.DIRECTIONS, *words.FILLERS, words.VAGUE, words.APART)
+    ]
     starts = [*words.OPENING[0][:2], *words.FILLERS, words.SKIP, words.AGAIN, "For", " For"]
-    prompt = ["Paragraph", "Revise", "Concerns", ":", " dial", " reads", "'s", " Neither", " moved", *_concern_words()]
+    prompt = [
+        "Paragraph",
+        "Revise",
+        "Concerns",
+        ":",
+        " The",
+        " dials",
+        " read",
+        " and",
+        " Neither",
+        " moved",
+        ".",
+        *_concern_words(),
+    ]
     return [*inside, *starts, *prompt, "user", "assistant", "system", "\n", "\n\n", *(f" {digit}" for digit in _DIGITS)]
 
 
