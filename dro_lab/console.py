@@ -19,6 +19,7 @@ LABELS = {
     "reward": "reward",
     "reflective_share": "share of reflective tokens",
     "reasoning_tokens": "reasoning length (tokens)",
+    "completion_tokens": "completion length (tokens)",
     "gate_rejected_share": "groups rejected by the gate",
     "filter_dropped_share": "rollouts dropped by the filter",
     "truncated_share": "truncated completions",
@@ -137,7 +138,7 @@ def _cell(name: str, estimate: Estimate | None) -> str:
         return _estimate(estimate)
     if name in SHARES:
         return f"{estimate.value:.1%}"
-    return f"{estimate.value:.1f}" if name == "reasoning_tokens" else f"{estimate.value:.4f}"
+    return f"{estimate.value:.1f}" if name.endswith("_tokens") else f"{estimate.value:.4f}"
 
 
 def _escape(text: str) -> str:

@@ -25,7 +25,7 @@ from dro_lab.evaluation.evaluate import Evaluation, evaluate
 from dro_lab.models import load_weights
 from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.record import Comparison, RunRecord, Summary
-from dro_lab.record.environment import git_state, versions
+from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
 from dro_lab.training.observer import RunObserver
 from dro_lab.training.rollouts import RolloutScorer
@@ -64,10 +64,10 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
     _banner(console, cfg, built)
     with RunRecord(folder) as record:
         record.config(OmegaConf.to_yaml(cfg, resolve=True))
-        record.environment(
+        environment = record.environment(
             seeds={"seed": cfg.seed, "evaluation": built.evaluation.seed}, threads=torch.get_num_threads()
         )
-        run_ = _Run(cfg, built, record, console, clock)
+        run_ = _Run(cfg, built, record, console, clock, environment)
         record.summary(run_.summary("running"))
         try:
             run_.go()
@@ -103,8 +103,17 @@ def reset_process(cfg: DictConfig) -> None:
 class _Run:
     """The objects of one run and its phases."""
 
-    def __init__(self, cfg: DictConfig, built: Built, record: RunRecord, console: RunConsole, clock: PartClock) -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        built: Built,
+        record: RunRecord,
+        console: RunConsole,
+        clock: PartClock,
+        environment: Mapping[str, Any],
+    ) -> None:
         self.cfg, self.built, self.record, self.console, self.clock = cfg, built, record, console, clock
+        self.environment = environment
         self.folder = record.folder
         self.scoring: RolloutScorer | None = None
         self.trainer: LabTrainer | None = None
@@ -184,14 +193,13 @@ class _Run:
             self.folder.name,
             experiment=self.built.task.name,
             config=OmegaConf.to_container(self.cfg, resolve=True),
-            tags={
-                "reward": self.built.names["reward"],
-                "data": str(self.built.task.provenance),
-                "policy": self.built.spec.name,
-                "seed": str(self.cfg.seed),
-                **{f"version.{name}": str(version) for name, version in versions().items()},
-                **{f"git.{key}": str(value) for key, value in git_state().items()},
-            },
+            tags=run_tags(
+                self.environment,
+                provenance=self.built.task.provenance,
+                reward=self.built.names["reward"],
+                policy=self.built.spec.name,
+                seed=self.cfg.seed,
+            ),
             provenance=self.built.task.provenance,
         )
 
@@ -233,12 +241,12 @@ class _Run:
 
     def close(self, status: str, error: str | None) -> Summary:
         """Write the summary, the report and the tracker's end, whatever the status."""
-        from dro_lab.report import write_report
-
         summary = self.summary(status, error)
         self.record.summary(summary)
         self.record.close()
         if self.observer.evaluations:
+            from dro_lab.report import write_report  # matplotlib takes a second that the first step should not wait for
+
             write_report(self.folder)
         with self.clock.part("other"):
             if self.tracking:
@@ -251,8 +259,6 @@ class _Run:
         first = list(evaluations[0].estimates.values())
         last = list(evaluations[-1].estimates.values())
         self.console.result(summary, first, last)
-        for note in self.built.task.notes:
-            self.console.say(f"note: {note}")
         if self.built.task.refused:
             self.console.warn(f"{len(self.built.task.refused)} rows were refused; `python -m dro_lab.data` says why")
         farewell(

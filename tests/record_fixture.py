@@ -45,7 +45,14 @@ def step_rows(rng: np.random.Generator, *, step: int, skill: float, prompts: int
         start = 0
         for j, (token, known) in enumerate(reference):
             end = start + len(token)
-            row: dict[str, Any] = {"step": step, "prompt_id": prompt_id, "position": j, "token": token, "truth": known}
+            row: dict[str, Any] = {
+                "step": step,
+                "split": "train",
+                "prompt_id": prompt_id,
+                "position": j,
+                "token": token,
+                "truth": known,
+            }
             row |= {"char_start": start, "char_end": end, "sigma": float(raw[j]), "weight": float(weights[j])}
             tokens.append(row | {"mean_prob": float(rng.uniform(0.2, 0.9))})
             start = end

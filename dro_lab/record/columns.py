@@ -36,6 +36,7 @@ ROLLOUTS = pa.schema(
 TOKENS = pa.schema(
     [
         pa.field("step", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
         pa.field("prompt_id", pa.string(), nullable=False),
         pa.field("position", pa.int64(), nullable=False),
         pa.field("token", pa.string()),

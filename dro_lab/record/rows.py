@@ -80,12 +80,19 @@ def rollout_rows(
 
 
 def token_rows(
-    groups: RolloutGroups, stats: TokenStats, rewards: Rewards, *, tokenizer: Decoder, prompts: Sequence[int]
+    groups: RolloutGroups,
+    stats: TokenStats,
+    rewards: Rewards,
+    *,
+    tokenizer: Decoder,
+    prompts: Sequence[int],
+    split: str,
 ) -> list[dict[str, Any]]:
     """One row a reference token of the chosen ``prompts`` (indices into P); empty where no reference was scored.
 
     ``sigma = std_g p_gj`` (population, unclipped), ``mean_prob = mean_g p_gj``; the weight is the reward's own, None
-    where it has none. ``truth`` is None where the row carries no ``truth_spans``.
+    where it has none. ``truth`` is None where the row carries no ``truth_spans``. ``split`` is where the prompts come
+    from: ``train``, or the held-out split of an evaluation.
     """
     if stats.reference_logps_PGR is None or stats.reference_mask_PR is None or stats.reference_ids_PR is None:
         return []
@@ -104,6 +111,7 @@ def token_rows(
             rows.append(
                 {
                     "step": groups.step,
+                    "split": split,
                     "prompt_id": str(groups.columns_P[p]["id"]),
                     "position": j,
                     "token": text,

@@ -55,8 +55,10 @@ class RunRecord:
         """Write ``config.yaml``: the resolved configuration as text."""
         write_atomic(self.folder / "config.yaml", text if text.endswith("\n") else text + "\n")
 
-    def environment(self, *, seeds: Mapping[str, int], threads: int, command: Sequence[str] | None = None) -> None:
-        """Write ``env.json`` (see `dro_lab.record.environment`); `close` adds the end of the run to it."""
+    def environment(
+        self, *, seeds: Mapping[str, int], threads: int, command: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Write ``env.json`` (see `dro_lab.record.environment`) and return it; `close` adds the run's end to it."""
         self._environment = {
             "schema_version": SCHEMA_VERSION,
             **environment(seeds=seeds, threads=threads, command=command),
@@ -66,6 +68,7 @@ class RunRecord:
             "seconds": None,
         }
         write_json(self.folder / "env.json", self._environment)
+        return self._environment
 
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Append one row to ``metrics.jsonl``: the step, seconds since the start, and ``values``."""

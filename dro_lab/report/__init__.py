@@ -97,7 +97,8 @@ def _curves(run: Run, figures: Path) -> list[Curve]:
 
 def _tokens(tokens: pd.DataFrame, figures: Path) -> dict[str, Any]:
     weighted, own = content.with_weights(tokens)
-    taught = content.teachers(weighted)
+    trained = weighted[weighted["split"] == "train"]
+    taught = content.teachers(trained if len(trained) else weighted)
     if len(weighted):
         figures.mkdir(exist_ok=True)
         columns = ["step", "prompt_id", "position", "token", "shown", "sigma", "mean_prob", "truth"]

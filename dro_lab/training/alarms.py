@@ -19,7 +19,7 @@ class Alarms:
     _nothing_kept_steps: int = 0
     _first_reasoning: float | None = None
 
-    def step(self, step: int, metrics: Mapping[str, float | None]) -> list[str]:
+    def step(self, metrics: Mapping[str, float | None]) -> list[str]:
         """New alarms of a logged training step, as sentences."""
         found: dict[str, str] = {}
 
@@ -62,16 +62,16 @@ class Alarms:
                     f"reasoning shrank from {self._first_reasoning:.0f} to {reasoning:.0f} tokens: the policy may be "
                     "answering without working it out"
                 )
-        return self._new(step, found)
+        return self._new(found)
 
-    def evaluation(self, step: int, quality: float, start: float) -> list[str]:
+    def evaluation(self, quality: float, start: float) -> list[str]:
         """New alarms of an evaluation."""
         found = {}
         if math.isfinite(quality) and math.isfinite(start) and quality < start - 0.1:
             found["worse"] = f"quality on held-out rows fell from {start:.2f} to {quality:.2f} since the start"
-        return self._new(step, found)
+        return self._new(found)
 
-    def _new(self, step: int, found: Mapping[str, str]) -> list[str]:
-        fresh = {key: f"step {step}: {text}" for key, text in found.items() if key not in self.raised}
+    def _new(self, found: Mapping[str, str]) -> list[str]:
+        fresh = {key: text for key, text in found.items() if key not in self.raised}
         self.raised.update(fresh)
         return list(fresh.values())

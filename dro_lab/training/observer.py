@@ -63,6 +63,12 @@ class RunObserver(TrainerCallback):
                 quality_PG=step.quality_PG,
             )
         )
+        # the first prompt of every step: what training looked at, for the report's heat map
+        self.record.tokens(
+            token_rows(
+                scored.groups, scored.stats, scored.rewards, tokenizer=self.tokenizer, prompts=[0], split="train"
+            )
+        )
         return {**step_metrics(scored, step.reward_name), "quality/sampled": _nanmean(step.quality_PG)}
 
     def on_train_begin(
@@ -94,11 +100,17 @@ class RunObserver(TrainerCallback):
             reasoning=numbers.get("rollouts/reasoning_tokens", math.nan),
             seconds_left=spent / step * (self.planned - step),
         )
-        self._raise(step, self._watch.step(step, numbers))
+        self._raise(step, self._watch.step(numbers))
+        if step % self.every == 0:
+            self.run_evaluation(step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.steps_done = state.global_step
-        if state.global_step % self.every == 0 or state.global_step == self.planned:
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.evaluations[-1].step != state.global_step:
             self.run_evaluation(state.global_step)
 
     # -------------------------------------------------------------------------------- evaluations
@@ -119,19 +131,20 @@ class RunObserver(TrainerCallback):
                     scored.rewards,
                     tokenizer=self.tokenizer,
                     prompts=range(min(self.token_rows, len(evaluation.rows))),
+                    split=evaluation.split,
                 )
             )
             self.tracker.evaluation(estimates, step=step, split=evaluation.split)
         quality = evaluation.estimates["quality"]
         self.console.evaluation(step, quality)
         if base is not None:
-            self._raise(step, self._watch.evaluation(step, quality.value, base.estimates["quality"].value))
+            self._raise(step, self._watch.evaluation(quality.value, base.estimates["quality"].value))
         return evaluation
 
     def _raise(self, step: int, messages: list[str]) -> None:
         for message in messages:
             self.alarms.append(Alarm(step=step, message=message))
-            self.console.warn(message)
+            self.console.warn(f"step {step}: {message}")
 
 
 def _nanmean(values: Tensor) -> float:

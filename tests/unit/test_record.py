@@ -284,14 +284,14 @@ def test_token_rows_hold_sigma_weight_and_truth() -> None:
         reference_ids_PR=torch.tensor([[0, 1, 0]]),
     )
     rewards = Rewards(outcome_PG=torch.zeros(1, 2), token_weights_PR=torch.tensor([[1.0, 0.0, 0.0]]))
-    rows = token_rows(_groups(), stats, rewards, tokenizer=Bytes("abcd"), prompts=[0])
+    rows = token_rows(_groups(), stats, rewards, tokenizer=Bytes("abcd"), prompts=[0], split="train")
     assert [row["token"] for row in rows] == ["ab", "cd"]
     assert [row["sigma"] for row in rows] == pytest.approx([0.2, 0.0], abs=1e-6)
     assert [row["mean_prob"] for row in rows] == pytest.approx([0.4, 0.5])
     assert [row["weight"] for row in rows] == [1.0, 0.0]
     assert [row["truth"] for row in rows] == [False, True]
     unweighted = token_rows(
-        _groups(), stats, Rewards(outcome_PG=torch.zeros(1, 2)), tokenizer=Bytes("abcd"), prompts=[0]
+        _groups(), stats, Rewards(outcome_PG=torch.zeros(1, 2)), tokenizer=Bytes("abcd"), prompts=[0], split="train"
     )
     assert [row["weight"] for row in unweighted] == [None, None]
-    assert token_rows(_groups(), TokenStats(), rewards, tokenizer=Bytes("abcd"), prompts=[0]) == []
+    assert token_rows(_groups(), TokenStats(), rewards, tokenizer=Bytes("abcd"), prompts=[0], split="train") == []
