@@ -43,9 +43,9 @@ class Phase:
 
 BUDGETS: dict[str, tuple[Phase, ...]] = {
     "full": (
-        Phase("chains", 350, 64, 1e-2),
+        Phase("chains", 280, 64, 1e-2),
         Phase("copy", 120, 32, 7e-3),
-        Phase("noisy", 250, 48, 5e-3),
+        Phase("noisy", 320, 48, 5e-3),
     ),
     "small": (
         Phase("chains", 60, 32, 1e-2),

@@ -62,11 +62,12 @@ class ParaRevTwin:
     steps_min: int = 2  # turns a problem has: mixed difficulty
     steps_max: int = 4
     reference_length: int = 56  # tokens of a reference without distractors and end of sequence
+    subject_first: bool = True  # the paragraph names the dial to be corrected first; False: also second
     independent: bool = False  # every fact is its own sub-answer
     distractors: int = 0  # reference slots that echo a filler of the reasoning
     # policy only
     lean: float = 0.2  # P(formal word | chain) = .5 + lean * k, k the mean sign of the chain's fillers
-    even_lean: float = 0.03  # the same under the concern
+    even_lean: float = 0.01  # the same under the concern
     rare_probability: float = 0.02  # P(rare word | chain) = this * exp(+-rare_lean * k)
     rare_lean: float = 2.5
     error_rate: float = 0.45  # share of wrong marks per step of the warm-started reasoning
@@ -99,9 +100,12 @@ class ParaRevTwin:
                 )
 
 
+ROW_KNOBS = frozenset({"style_coherence", "style_balance", "rare_words", "even_tone"})
+"""Knobs that one policy serves at all their values."""
+
 PRESETS: Mapping[str, ParaRevTwin] = {
     "default": ParaRevTwin(),
-    "mild": ParaRevTwin(even_tone=True),
+    "mild": ParaRevTwin(even_tone=True, style_coherence=0.25, rare_words=0),
     "incoherent": ParaRevTwin(style_coherence=0.0, rare_words=0),
     "shortcut": ParaRevTwin(style_balance=1.0, lean=0.0, even_lean=0.0, shortcut_share=0.3, shortcut_bonus=0.1),
 }
@@ -143,7 +147,7 @@ def sample_problem(knobs: ParaRevTwin, split: str, rng: np.random.Generator) -> 
         problem = Problem(
             names=(words.NAMES[names[0]], words.NAMES[names[1]]),
             starts=(int(starts[0]), int(starts[1])),
-            subject=int(rng.integers(0, 2)),
+            subject=0 if knobs.subject_first else int(rng.integers(0, 2)),
             turns=tuple(Turn(int(s), int(a), words.DAYS[d]) for s, a, d in zip(signs, amounts, days, strict=True)),
             independent=knobs.independent,
         )
@@ -374,6 +378,7 @@ __all__ = [
     "ANSWER_MARKER",
     "GENERATOR_VERSION",
     "PRESETS",
+    "ROW_KNOBS",
     "SPLITS",
     "Chain",
     "ParaRevTwin",
