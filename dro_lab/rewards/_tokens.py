@@ -51,7 +51,7 @@ def sigma_bar(sigma_PR: Tensor, mask_PR: Tensor, *, share: float = 0.1) -> Tenso
     values = []
     for sigma_R, mask_R in zip(sigma_PR, mask_PR, strict=True):
         tokens = int(mask_R.sum())
-        # 0.1 * 30 is 3.0000000000000004 in floats, and its ceiling 4
+        # 0.07 * 100 is 7.000000000000001 in floats, and its ceiling 8
         top = max(1, math.ceil(round(share * tokens, 9)))
         values.append(sigma_R[mask_R].topk(min(top, tokens)).values.mean())
     return torch.stack(values) if values else sigma_PR.new_zeros(0)

@@ -1,4 +1,4 @@
-"""R3: the probability of the reference's reasoning-reflective tokens (DRO, arXiv 2506.13351, section 4.1)."""
+"""R3: the probability of the reference's reasoning-reflective tokens (DRO, arXiv 2506.13351)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     sequence = prompt ids | reasoning ids exactly as sampled | closing + answer marker | reference | (EOS)
 
 The rollout's own answer is replaced by the reference, teacher-forced at temperature 1 whatever the sampling temperature
-was (methods: arXiv 2506.13351, section 4). No other code asks a policy for log-probabilities.
+was (arXiv 2506.13351). No other code asks a policy for log-probabilities.
 """
 
 from __future__ import annotations
@@ -89,14 +89,7 @@ class ReferenceScorer:
         head, tail = self._encode(self._fmt.closing, reference)
         if closing is None or closing == self._fmt.closing:
             return head, tail
-        other, other_tail = self._encode(closing, reference)
-        if other_tail == tail:
-            return other, tail
-        # the closing's last characters had merged into the reference's first token
-        return self._ids(closing + self._fmt.answer_marker), tail
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._encode(closing, reference)[0], tail
 
     def _encode(self, closing: str, reference: str) -> tuple[list[int], list[int]]:
         before = closing + self._fmt.answer_marker
@@ -109,8 +102,8 @@ class ReferenceScorer:
             # tokens [0, split) reach the boundary; where the last of them passes it, it overlaps the reference
             split -= reading.offset(split) > position
         else:  # a normalizer changed the text, or there are no byte pieces: the tokenizer's own character spans
-            spans = [(start, max(end, start + 1)) for start, end in encoded["offset_mapping"]]
-            split = next((token for token, (_, end) in enumerate(spans) if end > len(before)), len(ids))
+            ends = [end for _, end in encoded["offset_mapping"]]
+            split = next((token for token, end in enumerate(ends) if end > len(before)), len(ids))
         return ids[:split], ids[split:]
 
     def length(self, reference: str) -> int:

@@ -134,12 +134,15 @@ def test_sigma_is_the_population_std():
     assert sigma.item() == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 3))
 
 
-@pytest.mark.parametrize(("tokens", "top"), [(1, 1), (10, 1), (11, 2), (20, 2), (30, 3), (31, 4)])
-def test_sigma_bar_takes_the_top_tenth_rounded_up(tokens, top):
+@pytest.mark.parametrize(
+    ("tokens", "share", "top"),
+    [(1, 0.1, 1), (10, 0.1, 1), (11, 0.1, 2), (20, 0.1, 2), (31, 0.1, 4), (100, 0.07, 7), (3, 1.0, 3)],
+)
+def test_sigma_bar_takes_the_top_share_rounded_up(tokens, share, top):
     sigma = torch.arange(1.0, tokens + 1)
-    padded = torch.cat([sigma, torch.tensor([99.0])])[None]
+    padded = torch.cat([sigma, torch.tensor([999.0])])[None]
     mask = torch.tensor([[True] * tokens + [False]])
-    assert sigma_bar(padded, mask).item() == pytest.approx(sigma[-top:].mean().item())
+    assert sigma_bar(padded, mask, share=share).item() == pytest.approx(sigma[-top:].mean().item())
 
 
 def test_verifier_passes_quality_on():

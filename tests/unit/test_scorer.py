@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers, processors
 
 from dro_lab.errors import UserError
 from dro_lab.judges.exact import exact
@@ -122,12 +125,14 @@ def test_all_rollouts_of_a_prompt_share_the_reference_tokens():
 
 
 def test_a_normalizer_that_changes_the_text_keeps_the_boundary():
-    from tokenizers import normalizers
-
-    tokenizer = byte_tokenizer(merges=60)
+    tokenizer = copy.deepcopy(byte_tokenizer())
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
-    scorer = ReferenceScorer(tokenizer, ReasoningFormat(answer_marker="e\u0301:"))
-    assert tokenizer.decode(scorer.encode("cafe\u0301")[1]) == "café"
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    scorer = ReferenceScorer(tokenizer, ReasoningFormat(answer_marker="e\u0301:\n"))
+    for reference in ("cafe\u0301", " 42", "\n42", "\n"):
+        head, tail = scorer.encode(reference)
+        assert tokenizer.decode(head) == "\n</think>\n\né:\n"
+        assert tokenizer.decode(tail) == reference.replace("e\u0301", "é")
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +152,15 @@ def test_scores_are_float32_on_the_cpu_without_gradient(qwen):
     with torch.inference_mode():
         again = ReferenceScorer(TOKENIZER, FORMAT).reference_logps(model, *STEP_OF_TWO)
     torch.testing.assert_close(again.logps_PGR, got.logps_PGR)
+
+
+def test_log_softmax_is_float32_for_a_half_precision_policy():
+    model = tiny_qwen3(len(TOKENIZER)).to(torch.bfloat16)
+    scorer = ReferenceScorer(TOKENIZER, FORMAT)
+    got = scorer.reference_logps(model, [[5, 6]], [[[7]]], [" 42"]).logps_PGR[0, 0]
+    want = naive(model, [5, 6], [7], *scorer.encode(" 42"), TOKENIZER.eos_token_id)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+    assert not torch.equal(got, got.bfloat16().float())
 
 
 def test_temperature_is_one_whatever_generation_uses(qwen):

@@ -69,6 +69,7 @@ CASES = {
     "closed twice": ("a</think>Answer: b</think>c" + EOS, "open", "a", "b</think>c", True),
     "nested": ("a<think>b</think>c</think>Answer: d" + EOS, "open", "a<think>b", "d", True),
     "opened again after": ("a</think>Answer: <think>b" + EOS, "open", "a", "<think>b", True),
+    "opened only after the end": ("a</think>Answer: <think>b" + EOS, "absent", "a", "<think>b", True),
     "tags although thinking is off": ("<think>a</think>Answer: 42" + EOS, "closed", "", "42", True),
 }
 
