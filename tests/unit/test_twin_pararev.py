@@ -97,10 +97,10 @@ def test_the_reference_answers_the_prompt() -> None:
         assert facts == row.columns["facts"]
 
 
-def test_default_references_follow_one_style_and_incoherent_ones_mix_both() -> None:
+def test_fully_coherent_references_follow_one_style_and_incoherent_ones_mix_both() -> None:
     formal = {pair.formal for pair in (*words.CLAUSE, *words.CLOSING, *words.OPENING)}
     casual = {pair.casual for pair in (*words.CLAUSE, *words.CLOSING, *words.OPENING)}
-    for row in make_rows(DEFAULT, "train", 40, seed=0):
+    for row in make_rows(preset("default", style_coherence=0.5), "train", 40, seed=0):
         found = set(row.reference.replace(",", " ").replace(";", " ").split())
         assert not found & (casual if row.columns["style"] > 0 else formal)
     styles = {row.columns["style"] for row in make_rows(DEFAULT, "train", 40, seed=0)}

@@ -54,9 +54,9 @@ class ParaRevTwin:
     """
 
     # rows only
-    style_coherence: float = 0.5  # AS: each word of the reference is formal with probability .5 + AS * u, u = +-1 a row
+    style_coherence: float = 0.35  # AS: each word of the reference is formal with probability .5 + AS * u, u = +-1 a row
     style_balance: float = 0.5  # share of rows whose reference is formal (u = +1)
-    rare_words: int = 4  # rare synonyms in a reference, all of its own style
+    rare_words: int = 6  # rare synonyms in a reference, all of its own style
     even_tone: bool = False  # rows carry the concern under which the policy's wording hardly leans
     # rows and policy
     steps_min: int = 2  # turns a problem has: mixed difficulty
@@ -105,7 +105,7 @@ ROW_KNOBS = frozenset({"style_coherence", "style_balance", "rare_words", "even_t
 
 PRESETS: Mapping[str, ParaRevTwin] = {
     "default": ParaRevTwin(),
-    "mild": ParaRevTwin(even_tone=True, style_coherence=0.25, rare_words=0),
+    "mild": ParaRevTwin(even_tone=True),
     "incoherent": ParaRevTwin(style_coherence=0.0, rare_words=0),
     "shortcut": ParaRevTwin(style_balance=1.0, lean=0.0, even_lean=0.0, shortcut_share=0.3, shortcut_bonus=0.1),
 }
