@@ -67,7 +67,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         UserError: naming the key, the value got, what is allowed and what to do.
     """
-    fields = {name for name in Root.__dataclass_fields__}
+    fields = set(Root.__dataclass_fields__)
     unknown = sorted(set(map(str, cfg)) - fields)
     if unknown:
         raise UserError(

@@ -23,8 +23,8 @@ from dro_lab.build import Built, build
 from dro_lab.console import RunConsole, farewell
 from dro_lab.evaluation.evaluate import Evaluation, evaluate
 from dro_lab.models import load_weights
-from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.record import Comparison, RunRecord, Summary
+from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
 from dro_lab.training.observer import RunObserver
@@ -67,7 +67,7 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
         environment = record.environment(
             seeds={"seed": cfg.seed, "evaluation": built.evaluation.seed}, threads=torch.get_num_threads()
         )
-        run_ = _Run(cfg, built, record, console, clock, environment)
+        run_ = Run(cfg, built, record, console, clock, environment)
         record.summary(run_.summary("running"))
         try:
             run_.go()
@@ -93,14 +93,14 @@ def reset_process(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     random.seed(cfg.seed)
-    np.random.seed(cfg.seed)  # noqa: NPY002 - libraries draw from the global generator
+    np.random.seed(cfg.seed)
     set_seed(cfg.seed)
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own old names
     transformers_logging.disable_progress_bar()
 
 
-class _Run:
+class Run:
     """The objects of one run and its phases."""
 
     def __init__(
@@ -130,7 +130,8 @@ class _Run:
             token_rows=built.evaluation.token_rows,
         )
 
-    def go(self) -> None:
+    def prepare(self) -> LabTrainer:
+        """Load the weights and build the trainer."""
         model = load_weights(self.built.spec)
         self.scoring = self._scoring(model)
         train_rows = self.built.task.splits["train"] or self.held_out
@@ -148,12 +149,17 @@ class _Run:
             callbacks=[self.observer],
         )
         self.trainer.remove_callback(PrinterCallback)
+        return self.trainer
+
+    def go(self) -> None:
+        """Evaluate, train, evaluate, save."""
+        trainer = self.prepare()
         self._start_tracker()
         self.observer.run_evaluation(0)
         if self.cfg.steps:
             with self.clock.part("training"), self.console:
-                self.trainer.train()
-            self.trainer.model.save_pretrained(self.folder / "policy")
+                trainer.train()
+            trainer.policy.save_pretrained(self.folder / "policy")
             self.built.tokenizer.save_pretrained(self.folder / "policy")
 
     def _scoring(self, model: Any) -> RolloutScorer:
@@ -176,11 +182,12 @@ class _Run:
         return list(rows[: self.built.evaluation.prompts])
 
     def _evaluate(self, step: int, base: Evaluation | None) -> Evaluation:
-        assert self.trainer is not None and self.scoring is not None
+        assert self.trainer is not None
+        assert self.scoring is not None
         return evaluate(
             sample=self.trainer.sample,
             scoring=self.scoring,
-            model=self.trainer.accelerator.unwrap_model(self.trainer.model),
+            model=self.trainer.policy,
             rows=self.held_out,
             step=step,
             settings=self.built.evaluation,

@@ -1,4 +1,4 @@
-"""Loading a policy: tokenizer first (cheap, and where most mistakes show), weights after everything else was checked."""
+"""Loading a policy: tokenizer first (cheap, and where most mistakes show), weights once all else was checked."""
 
 from __future__ import annotations
 

@@ -74,7 +74,8 @@ def _check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
     """A user's reward fails here with a sentence, not three calls later with a broadcast."""
     if tuple(rewards.outcome_PG.shape) != groups.shape:
         raise ValueError(
-            f"reward {name} returned outcomes of shape {tuple(rewards.outcome_PG.shape)}; expected (P, G) = {groups.shape}"
+            f"reward {name} returned outcomes of shape {tuple(rewards.outcome_PG.shape)}; "
+            f"expected (P, G) = {groups.shape}"
         )
     if rewards.outcome_PG.dtype != torch.float32:
         raise ValueError(f"reward {name} returned {rewards.outcome_PG.dtype}; expected torch.float32")

@@ -16,11 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from dro_lab.config import GROUPS, check
 from dro_lab.errors import UserError
 
+CONF = Path(__file__).resolve().parents[1] / "conf"  # absolute: found also when `main` is imported, not run with -m
 INTERRUPTED = 130
 BAD_INPUT = 2
 
 
-@hydra.main(config_path="../conf", config_name="config")
+@hydra.main(config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> float:
     """Run one job; returns the objective to Hydra (for sweeps)."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOTrainer
 
 from dro_lab.training.clock import PartClock
@@ -47,15 +47,20 @@ class LabTrainer(GRPOTrainer):
         super().__init__(reward_funcs=[_named(scoring.pipeline.reward.name)], **kwargs)
         self.add_callback(_SkipEmptyUpdate(self))
 
+    @property
+    def policy(self) -> PreTrainedModel:
+        """The model being trained, unwrapped."""
+        return self.accelerator.unwrap_model(self.model)
+
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Sequence[Sequence[int]]
     ) -> Tensor:
         with self.clock.part("scoring"):
             self._scored = self.scoring.score(
-                self.accelerator.unwrap_model(self.model),
+                self.policy,
                 [self.rows[example["row"]] for example in inputs[:: self.num_generations]],
                 completion_ids_list,
-                group_size=self.num_generations,
+                group_size=int(self.num_generations or 0),
                 step=self.state.global_step,
                 progress=self.state.global_step / max(1, self.state.max_steps),
             )
@@ -85,8 +90,9 @@ class LabTrainer(GRPOTrainer):
         """
         repeated = [list(ids) for ids in prompt_ids for _ in range(n)]
         size = max(1, batch_size // n) * n
-        training = self.model.training
-        self.model.eval()
+        model = self.policy
+        training = model.training
+        model.eval()
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
@@ -96,7 +102,7 @@ class LabTrainer(GRPOTrainer):
                     for ids in self._generate_single_turn(repeated[start : start + size], None, {}, n)[0]
                 ]
         finally:
-            self.model.train(training)
+            model.train(training)
 
     def _take_out_dropped(self, batch: dict[str, Any], keep_B: Tensor) -> None:
         """Dropped rollouts leave the loss and its denominator, on all ranks alike."""
@@ -116,10 +122,10 @@ def _loss_mask(batch: Mapping[str, Any]) -> Tensor:
     return mask * batch["tool_mask"] if "tool_mask" in batch else mask
 
 
-def _named(name: str) -> Callable[..., list[float]]:
+def _named(name: str) -> Callable[..., list[float | None]]:
     """A placeholder that gives TRL's metrics the reward's name; `_calculate_rewards` never calls it."""
 
-    def placeholder(**_: Any) -> list[float]:
+    def placeholder(**_: Any) -> list[float | None]:
         raise RuntimeError("LabTrainer computes rewards itself; TRL must not call this function")
 
     placeholder.__name__ = name
@@ -139,5 +145,5 @@ class _SkipEmptyUpdate(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.trainer.nothing_kept:
-            for parameter in self.trainer.model.parameters():
+            for parameter in self.trainer.policy.parameters():
                 parameter.grad = None

@@ -61,8 +61,8 @@ def _step0(measured: Mapping[str, Any]) -> list[str]:
         lines += [
             f"### {preset}",
             "",
-            f"{result['prompts']} prompts x {result['rollouts']} rollouts of the shipped policy; rank correlation of each "
-            "reward with exact quality within a group (mean over groups in which quality varies).",
+            f"{result['prompts']} prompts x {result['rollouts']} rollouts of the shipped policy; rank correlation of "
+            "each reward with exact quality within a group (mean over groups in which quality varies).",
             "",
             "| " + " | ".join(["", *rewards]) + " |",
             "|---" * (len(rewards) + 1) + "|",
@@ -105,7 +105,7 @@ def _preset(preset: str, rewards: Mapping[str, Mapping[int, Sequence[tuple[int, 
         ratio = ratio_of_medians(reached[BASELINE], reached[name], confidence=CONFIDENCE, resamples=10_000, seed=0)
         shown = "1" if name == BASELINE else _ratio(ratio)
         lines.append(
-            f"| {name} | {' '.join(_steps(s) for s in reached[name])} | {_steps(statistics.median_high(reached[name]))} "
+            f"| {name} | {' '.join(map(_steps, reached[name]))} | {_steps(statistics.median_high(reached[name]))} "
             f"| {shown} | {' '.join(f'{f:.2f}' for f in final)} | {statistics.fmean(final):.2f} |"
         )
     return [*lines, "", f"A dash is a censored run: the target was not reached within {_last(rewards)} steps.", "",
