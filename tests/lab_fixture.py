@@ -104,13 +104,15 @@ def trainer(
     model: Any = None,
     extra: Mapping[str, Any] | None = None,
     rows: Sequence[Row] = ROWS,
+    tokenizer: Any = None,
+    answer_marker: str = "",
     **overrides: Any,
 ) -> LabTrainer:
     """A LabTrainer ready to train."""
     fresh_process()
     set_seed(0)
-    tokenizer = byte_tokenizer()
-    fmt = ReasoningFormat()
+    tokenizer = tokenizer or byte_tokenizer()
+    fmt = ReasoningFormat(answer_marker=answer_marker)
     made = LabTrainer(
         scoring=RolloutScorer(
             tokenizer=tokenizer,

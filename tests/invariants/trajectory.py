@@ -1,4 +1,4 @@
-"""A stored trajectory of five training steps: completions are replayed, since sampled tokens differ between processors.
+"""Five stored training steps of the shipped policy with R3. Completions are replayed: sampling differs by processor.
 
 ``python -m tests.invariants.trajectory`` samples and stores a new one; do that only when a change of the numbers is
 meant, and say so in the commit.
@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from dro_lab.components import REFERENCE_NEED, Component
+from dro_lab.data.twins.pararev import make_rows, preset
+from dro_lab.models import shipped_policy
 from dro_lab.rewards.r3 import r3
 from tests import lab_fixture as lab
-from tests.tiny import byte_tokenizer, tiny_qwen3
 
 STORED = Path(__file__).parents[1] / "golden" / "trajectory.json"
 STEPS = 5
@@ -59,15 +60,18 @@ def run(completions: list[list[list[int]]] | None, folder: Path) -> list[dict[st
         return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": [[0.0] * len(row) for row in ids]}
 
     losses = Losses()
-    model = tiny_qwen3(len(byte_tokenizer()))
+    tokenizer = AutoTokenizer.from_pretrained(shipped_policy())
     trainer = lab.trainer(
         folder,
-        model=model,
-        chosen=lab.pipeline(Component(name="r3", call=partial(r3, omega=2.0, clip_low=0.0), needs=REFERENCE_NEED)),
+        model=AutoModelForCausalLM.from_pretrained(shipped_policy(), dtype=torch.float32),
+        tokenizer=tokenizer,
+        rows=make_rows(preset("default"), "train", 16, seed=0),
+        chosen=lab.pipeline(Component(name="r3", call=r3, needs=REFERENCE_NEED)),
         observer=observe,
         extra={"callbacks": [losses], **({} if completions is None else {"rollout_func": replay})},
         max_steps=STEPS,
-        learning_rate=1e-3,
+        max_completion_length=96,
+        learning_rate=1e-4,
     )
     trainer.train()
     return [{**step, **row} for step, row in zip(steps, losses.rows, strict=True)]
