@@ -66,6 +66,7 @@ def build(
     knobs: ParaRevTwin,
     phases: Sequence[Phase],
     seed: int = 0,
+    guard_rows: int = 64,
     enforce: bool = True,
     report: Callable[[str], None] = print,
 ) -> Guards:
@@ -76,6 +77,7 @@ def build(
         knobs: the twin's knobs.
         phases: the warm start's phases.
         seed: of weights, examples and guard samples.
+        guard_rows: held-out rows for the guard figures.
         enforce: raise where a guard fails (the files are written all the same, for inspection).
         report: takes the progress lines.
 
@@ -101,7 +103,7 @@ def build(
         seed=seed,
         report=lambda line: report(f"{time.time() - begin:5.0f} s  {line}"),
     )
-    guards = measure(model, tokenizer, knobs, seed=seed)
+    guards = measure(model, tokenizer, knobs, rows=guard_rows, seed=seed)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     record = {
@@ -154,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", choices=sorted(BUDGETS), default="full", help="full: minutes; small: a check")
     parser.add_argument("--scale-steps", type=float, default=1.0, help="multiply every phase's steps")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="more are slower on a busy machine")
     parser.add_argument("--no-guards", action="store_true", help="report the guard figures without enforcing them")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -163,7 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             replace(phase, steps=max(1, round(phase.steps * options.scale_steps))) for phase in BUDGETS[options.budget]
         ]
         knobs = parse_overrides(options.preset, options.knobs)
-        build(options.out, knobs=knobs, phases=phases, seed=options.seed, enforce=not options.no_guards)
+        build(
+            options.out,
+            knobs=knobs,
+            phases=phases,
+            seed=options.seed,
+            guard_rows=64 if options.budget == "full" else 8,
+            enforce=not options.no_guards,
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

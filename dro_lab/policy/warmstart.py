@@ -48,9 +48,9 @@ BUDGETS: dict[str, tuple[Phase, ...]] = {
         Phase("noisy", 320, 48, 5e-3),
     ),
     "small": (
-        Phase("chains", 60, 32, 1e-2),
-        Phase("copy", 30, 16, 1e-2),
-        Phase("noisy", 30, 16, 5e-3),
+        Phase("chains", 40, 32, 1e-2),
+        Phase("copy", 20, 16, 7e-3),
+        Phase("noisy", 20, 16, 5e-3),
     ),
 }
 

@@ -133,7 +133,7 @@ def test_the_shipped_policy_holds_its_guards_when_measured_anew(tokenizer: PreTr
     model = AutoModelForCausalLM.from_pretrained(SHIPPED)
     assert model.config.model_type == "qwen3"
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    guards = measure(model, tokenizer, PRESETS["default"], rows=32, rollouts=8, seed=77)
+    guards = measure(model, tokenizer, PRESETS["default"], rows=24, rollouts=8, seed=77)
     check_guards(guards)
     assert guards.wording_sigma < guards.reflective_sigma / 2
 
@@ -185,7 +185,7 @@ def test_a_small_budget_rebuild_learns_and_its_guards_refuse_it(
     """Seconds are not enough for a fit policy: the loss falls, the files load, and the guards say so."""
     threads = torch.get_num_threads()
     try:
-        status = main(["--out", str(tmp_path / "p"), "--budget", "small", "--seed", "1", "--threads", "2"])
+        status = main(["--out", str(tmp_path / "p"), "--budget", "small", "--seed", "1", "--threads", "1"])
     finally:
         torch.set_num_threads(threads)
     printed = capsys.readouterr()
