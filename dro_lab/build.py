@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from dro_lab.components import REFERENCE_NEED, component, instantiate_checked, resolve
 from dro_lab.data.fit import fit_rows
+from dro_lab.data.rows import summarise
 from dro_lab.errors import UserError
-from dro_lab.evaluation.evaluate import EvaluationSettings
-from dro_lab.models import PolicySpec, context_length, load_config, load_tokenizer, policy_spec
+from dro_lab.evaluation.settings import EvaluationSettings, evaluation_settings
+from dro_lab.models import PolicySpec, context_length, knows_twins_only, load_config, load_tokenizer, policy_spec
 from dro_lab.pipeline import Pipeline
+from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.stats import Judge, check_needs
+from dro_lab.training.arguments import arguments
 from dro_lab.types import Task
+
+FOREIGN_TEXT = (
+    "this policy was made from scratch on the procedural twins and knows nothing of this text: its numbers here mean "
+    "nothing but that the path works; take a real model for results, for example model=qwen3_1_7b"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +41,7 @@ class Built:
     judge: Judge
     evaluation: EvaluationSettings
     arguments: Any  # trl.GRPOConfig
+    scorer: ReferenceScorer
     tracker: Any
 
 
@@ -45,29 +54,30 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         folder: the run's folder.
 
     Raises:
-        UserError: the first thing that is wrong, in the order components, data, tokenizer, TRL's arguments.
+        UserError: the first thing that is wrong, in the order components, TRL's arguments, data, tokenizer.
     """
     pipeline = build_pipeline(cfg, names)
     check_needs(pipeline.needs)
     judge_component = component("judge", cfg.judge, name=names.get("judge", "judge"), supplied=frozenset({"needs"}))
-    evaluation = EvaluationSettings(**OmegaConf.to_container(cfg.evaluation, resolve=True))  # type: ignore[arg-type]
+    made = arguments(cfg.algorithm, output_dir=str(folder / "trainer"), steps=cfg.steps)
+    evaluation = evaluation_settings(OmegaConf.to_container(cfg.evaluation, resolve=True))  # type: ignore[arg-type]
     spec = policy_spec(cfg.model)
     task = load_task(cfg)
     judge = judge_component(task, needs=pipeline.needs)
     tokenizer = load_tokenizer(spec)
     context = context_length(load_config(spec))
+    fmt = spec.reasoning_format(task.answer_marker)
     task = fit_rows(
         task,
         tokenizer,
         context=context,
         max_completion=cfg.rollout.max_completion_length,
         chat_template_kwargs=spec.chat_template_kwargs,
-        closing=spec.reasoning_format(task.answer_marker).closing,
+        closing=fmt.closing,
     )
     _check_rows(task, cfg, evaluation)
-    arguments = instantiate_checked(
-        "algorithm", cfg.algorithm, output_dir=str(folder / "trainer"), max_steps=max(1, cfg.steps)
-    )
+    if task.provenance.kind != "twin" and knows_twins_only(tokenizer):
+        task = replace(task, notes=(*task.notes, FOREIGN_TEXT))
     tracker = instantiate_checked("tracking", cfg.tracking)
     return Built(
         names=names,
@@ -78,7 +88,8 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         pipeline=pipeline,
         judge=judge,
         evaluation=evaluation,
-        arguments=arguments,
+        arguments=made,
+        scorer=ReferenceScorer(tokenizer, fmt, **cfg.scorer),
         tracker=tracker,
     )
 
@@ -107,12 +118,21 @@ def _check_rows(task: Task, cfg: DictConfig, evaluation: EvaluationSettings) -> 
     needed = cfg.algorithm.per_device_train_batch_size * rounds // cfg.algorithm.num_generations
     if cfg.steps and len(task.splits["train"]) < needed:
         raise UserError(
-            f"dataset={task.name}: {len(task.splits['train'])} usable training rows ({len(task.refused)} refused), but "
-            f"a step takes {needed} prompts. Give more rows or lower algorithm.per_device_train_batch_size. "
-            "`python -m dro_lab.data` lists refused rows and why."
+            f"dataset={task.name}: {len(task.splits['train'])} usable training rows, but a step takes {needed} prompts"
+            f"{_refusals(task)}. Give more rows or lower algorithm.per_device_train_batch_size; "
+            "`python -m dro_lab.data` lists what was refused."
         )
     if not task.splits.get(evaluation.split):
         raise UserError(
-            f"evaluation.split={evaluation.split}: dataset={task.name} has no usable rows in it "
-            f"({len(task.refused)} refused). Choose another split, or see `python -m dro_lab.data`."
+            f"evaluation.split={evaluation.split}: dataset={task.name} has no usable rows in it{_refusals(task)}. "
+            "Choose another split, or see `python -m dro_lab.data`."
         )
+
+
+def _refusals(task: Task) -> str:
+    """How many rows were refused, and the most frequent reason with one example."""
+    if not task.refused:
+        return ""
+    reason, count = next(iter(summarise(task.refused).items()))
+    example = next(row for row in task.refused if reason in summarise([row]))
+    return f" ({len(task.refused)} rows were refused, {count} of them like {example.where}: {example.reason})"

@@ -23,6 +23,17 @@ def number(key: str, value: Any, *, low: float, high: float = math.inf, todo: st
         raise UserError(f"{key}={value}: must be {allowed}; {todo}")
 
 
+def whole(key: str, value: Any, *, low: int, high: int | None = None, todo: str) -> None:
+    """Check that ``value`` is a whole number in ``[low, high]`` (None: no upper limit).
+
+    Raises:
+        UserError: if it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        allowed = f"of at least {low}" if high is None else f"in [{low}, {high}]"
+        raise UserError(f"{key}={value}: must be a whole number {allowed}; {todo}")
+
+
 def choice(key: str, value: Any, allowed: Sequence[str], *, todo: str) -> None:
     """Check that ``value`` is one of ``allowed``.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ def component(
     """
     function, bound = resolve(group, node)
     module = sys.modules[function.__module__]
-    _check_signature(group, function, bound, supplied)
+    _check_signature(group, function, bound, supplied=supplied, positional=False)
     if check := getattr(module, "check", None):
         check(**bound)
     needs = getattr(module, "needs", None)
@@ -71,20 +71,29 @@ def component(
     )
 
 
-def resolve(group: str, node: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The function a node names and the arguments it binds (nested ``_target_`` nodes are instantiated)."""
+def target(group: str, node: Any) -> Callable[..., Any]:
+    """The function or class that a node's ``_target_`` names. Raises `UserError` where there is none."""
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise UserError(f"{group}: its yaml must name a function with `_target_: package.module.function`")
-    target = node["_target_"]
+    name = node["_target_"]
     try:
-        function = get_object(target)
+        function = get_object(name)
     except Exception as error:  # importing a user's module can fail in any way
+        cause = " ".join(str(error.__cause__ or error).split())
         raise UserError(
-            f"{group}._target_={target}: cannot be imported ({type(error).__name__}: {error}). Is the package "
-            "installed, or its folder on PYTHONPATH?"
+            f"{group}._target_={name}: cannot be imported ({type(error.__cause__ or error).__name__}: {cause}). Is the "
+            "name right, the package installed, or its folder on PYTHONPATH?"
         ) from error
     if not callable(function):
-        raise UserError(f"{group}._target_={target}: is a {type(function).__name__}, not a function")
+        raise UserError(
+            f"{group}._target_={name}: is a {type(function).__name__}, must be a function; name one in that module"
+        )
+    return function
+
+
+def resolve(group: str, node: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function a node names and the arguments it binds (nested ``_target_`` nodes are instantiated)."""
+    function = target(group, node)
     bound: dict[str, Any] = {}
     for key, value in node.items():
         if key in ("_target_", "_partial_"):
@@ -99,11 +108,15 @@ def resolve(group: str, node: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     return function, bound
 
 
-def _check_signature(group: str, function: Callable[..., Any], bound: dict[str, Any], supplied: frozenset[str]) -> None:
+def _check_signature(
+    group: str, function: Callable[..., Any], bound: Collection[str], *, supplied: frozenset[str], positional: bool
+) -> None:
+    """``positional``: whether keys may fill positional parameters too, as in a call that passes nothing else."""
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    allowed = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in supplied]
+    kinds = {inspect.Parameter.KEYWORD_ONLY, *([inspect.Parameter.POSITIONAL_OR_KEYWORD] if positional else [])}
+    allowed = [n for n, p in parameters.items() if p.kind in kinds and n not in supplied]
     if wrong := sorted(set(bound) - set(allowed)):
         raise UserError(f"{group}.{wrong[0]}: unknown key; {function.__name__} takes {', '.join(allowed) or 'no keys'}")
     missing = [n for n in allowed if parameters[n].default is inspect.Parameter.empty and n not in bound]
@@ -113,16 +126,19 @@ def _check_signature(group: str, function: Callable[..., Any], bound: dict[str, 
 
 def instantiate_checked(group: str, node: DictConfig, **kwargs: Any) -> Any:
     """Hydra's instantiate for classes that validate themselves; their complaint becomes the user's message."""
+    made = target(group, node)
+    given = {str(key) for key in node if not str(key).startswith("_")} | set(kwargs)
+    _check_signature(group, made, given, supplied=frozenset(), positional=True)
     try:
         # the run's own configuration is the user's: the target it names is the one that may run
         return instantiate(node, _convert_="all", _execution_whitelist_=[node["_target_"]], **kwargs)
     except UserError:
         raise
-    except HydraException as error:
-        cause = error.__cause__ or error
+    except (HydraException, TypeError, ValueError, ImportError) as error:
+        cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
         if isinstance(cause, UserError):
             raise cause from error
-        raise UserError(f"{group}: {node.get('_target_')} refuses these keys: {cause}") from error
+        raise UserError(f"{group}: {node['_target_']} refuses these values: {' '.join(str(cause).split())}") from error
 
 
 REFERENCE_NEED = frozenset({Need(Stat.REFERENCE)})

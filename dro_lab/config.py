@@ -8,14 +8,15 @@ must stay fast.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dro_lab.checks import number, whole
 from dro_lab.errors import UserError
+from dro_lab.evaluation.settings import check_objective, evaluation_settings
 
 GROUPS = {
     "reward": "how a rollout is scored",
@@ -81,60 +82,99 @@ def check(cfg: DictConfig) -> None:
     for key in Root.__dataclass_fields__:
         if OmegaConf.is_missing(cfg, key) or cfg.get(key, "absent") == "absent":
             raise UserError(f"{key} is not set: choose an option with `{key}=NAME` (see --help)")
-    if cfg.steps < 0:
-        raise UserError(f"steps={cfg.steps}: must be 0 (evaluate only) or more")
-    if not 0 <= cfg.seed < 2**32:
-        raise UserError(f"seed={cfg.seed}: must lie in [0, 4294967295]")
-    if cfg.threads is not None and cfg.threads < 1:
-        raise UserError(f"threads={cfg.threads}: must be at least 1, or null for torch's own choice")
+    whole("steps", cfg.steps, low=0, todo="0 evaluates only, 40 is the default")
+    whole("seed", cfg.seed, low=0, high=2**32 - 1, todo="any of them; a run with the same seed gives the same numbers")
+    if cfg.threads is not None:
+        whole("threads", cfg.threads, low=1, todo="or null for torch's own choice")
     _check_batch(cfg.algorithm)
-    _check_sampling(cfg.algorithm)
-    _check_evaluation(cfg.evaluation)
+    _check_sampling(cfg)
+    _check_shared(cfg)
+    _check_scorer(cfg.scorer)
+    evaluation = evaluation_settings(_plain("evaluation", cfg.evaluation))
+    check_objective(cfg.objective, steps=cfg.steps, samples=evaluation.samples)
 
 
-def _check_batch(algorithm: DictConfig) -> None:
-    group, batch = algorithm.num_generations, algorithm.per_device_train_batch_size
-    accumulation = algorithm.get("gradient_accumulation_steps", 1)
-    for key, value in (("num_generations", group), ("per_device_train_batch_size", batch)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise UserError(f"algorithm.{key}={value!r}: must be a whole number")
-    if group < 2:
-        raise UserError(
-            f"algorithm.num_generations={group}: a group needs at least 2 rollouts, since advantages compare "
-            "rollouts of one prompt. Use 8 or 16."
-        )
-    if batch < 1:
-        raise UserError(f"algorithm.per_device_train_batch_size={batch}: must be at least {group} (one group)")
-    per_generation = batch * (algorithm.get("steps_per_generation") or accumulation)
-    if per_generation % group:
+def _plain(group: str, node: Any) -> dict[str, Any]:
+    """A group's keys and values. Raises `UserError` where the group is not a mapping."""
+    if not isinstance(node, DictConfig):
+        raise UserError(f"{group}={node}: must hold keys and values; choose an option with `{group}=NAME` (see --help)")
+    values: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    return values
+
+
+def _check_batch(node: Any) -> None:
+    algorithm = _plain("algorithm", node)
+    group: Any = algorithm.get("num_generations")
+    batch: Any = algorithm.get("per_device_train_batch_size")
+    whole(
+        "algorithm.num_generations",
+        group,
+        low=2,
+        todo="advantages compare the rollouts of one prompt; 8 or 16 are usual",
+    )
+    whole(
+        "algorithm.per_device_train_batch_size",
+        batch,
+        low=1,
+        todo=f"a multiple of algorithm.num_generations={group} is one or more whole groups",
+    )
+    for key in ("steps_per_generation", "gradient_accumulation_steps"):
+        if algorithm.get(key) is not None:
+            whole(f"algorithm.{key}", algorithm[key], low=1, todo="1 is the default")
+    rounds: int = algorithm.get("steps_per_generation") or algorithm.get("gradient_accumulation_steps") or 1
+    if batch * rounds % group:
         raise UserError(
             f"algorithm.num_generations={group} does not divide the rollouts of one sampling round "
-            f"(per_device_train_batch_size {batch} x {per_generation // batch} = {per_generation}): a group would be "
-            f"split. Set per_device_train_batch_size to a multiple of {group}."
+            f"(algorithm.per_device_train_batch_size {batch} x {rounds} = {batch * rounds}): a group would be "
+            f"split. Set algorithm.per_device_train_batch_size to a multiple of {group}."
         )
 
 
-def _check_sampling(algorithm: DictConfig) -> None:
-    if algorithm.max_completion_length is None or algorithm.max_completion_length < 1:
-        raise UserError(f"rollout.max_completion_length={algorithm.max_completion_length}: must be at least 1 token")
-    if algorithm.temperature <= 0:
-        raise UserError(f"rollout.temperature={algorithm.temperature}: must be positive; 1.0 is the default")
-    if not 0 < algorithm.top_p <= 1:
-        raise UserError(f"rollout.top_p={algorithm.top_p}: must lie in (0, 1]")
-    if algorithm.learning_rate < 0:
-        raise UserError(f"algorithm.learning_rate={algorithm.learning_rate}: must be 0 or more")
+FROM_ELSEWHERE = {
+    "max_steps": "steps",
+    "seed": "seed",
+    "max_completion_length": "rollout.max_completion_length",
+    "temperature": "rollout.temperature",
+    "top_p": "rollout.top_p",
+    "use_vllm": "rollout.use_vllm",
+}
+"""Keys of `algorithm` that other keys decide, since other parts of a run read those too."""
 
 
-def _check_evaluation(evaluation: DictConfig) -> None:
-    for key in ("prompts", "samples", "every", "bootstrap", "batch_size"):
-        if evaluation[key] < 1:
-            raise UserError(f"evaluation.{key}={evaluation[key]}: must be at least 1")
-    if not 0 < evaluation.confidence < 1:
-        raise UserError(f"evaluation.confidence={evaluation.confidence}: must lie in (0, 1), for example 0.9")
-    if evaluation.split not in ("validation", "test", "train"):
-        raise UserError(f"evaluation.split={evaluation.split!r}: must be validation, test or train")
+def _check_shared(cfg: DictConfig) -> None:
+    for key, source in FROM_ELSEWHERE.items():
+        given, decided = cfg.algorithm.get(key), OmegaConf.select(cfg, source)
+        if given != decided:
+            raise UserError(f"algorithm.{key}={given}: is decided by {source} (now {decided}); set {source} instead")
 
 
-def outputs_root(cfg: DictConfig) -> Path:
-    """The folder that holds all runs and the tracker's database, absolute."""
-    return Path(cfg.outputs).expanduser().absolute()
+ROLLOUT = ("use_vllm", "max_completion_length", "temperature", "top_p")
+
+
+def _check_sampling(cfg: DictConfig) -> None:
+    rollout = _plain("rollout", cfg.rollout)
+    if unknown := sorted(set(rollout) - set(ROLLOUT)):
+        raise UserError(
+            f"rollout.{unknown[0]}={rollout[unknown[0]]}: unknown key; allowed are {', '.join(ROLLOUT)}. "
+            f"TRL's other sampling keys go under algorithm, for example +algorithm.top_k=50."
+        )
+    whole("rollout.max_completion_length", rollout.get("max_completion_length"), low=1, todo="96 suits the tiny policy")
+    number("rollout.temperature", rollout.get("temperature"), low=0.0, todo="1.0 is the default")
+    if rollout["temperature"] == 0:
+        raise UserError("rollout.temperature=0: must be above 0, or every rollout of a group is the same; try 1.0")
+    number("rollout.top_p", rollout.get("top_p"), low=0.0, high=1.0, todo="1.0 keeps every token")
+    if rollout["top_p"] == 0:
+        raise UserError("rollout.top_p=0: must be above 0 and at most 1; 1.0 keeps every token")
+    number("algorithm.learning_rate", _plain("algorithm", cfg.algorithm).get("learning_rate"), low=0.0, todo="try 1e-4")
+
+
+SCORER = ("tokens_per_batch", "lm_head_chunk")
+
+
+def _check_scorer(node: Any) -> None:
+    scorer = _plain("scorer", node)
+    if unknown := sorted(set(scorer) - set(SCORER)):
+        raise UserError(f"scorer.{unknown[0]}={scorer[unknown[0]]}: unknown key; allowed are {', '.join(SCORER)}")
+    for key in SCORER:
+        if key in scorer:
+            whole(f"scorer.{key}", scorer[key], low=1, todo="conf/scorer/hf.yaml says what it means")

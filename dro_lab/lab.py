@@ -16,7 +16,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
-from transformers import PrinterCallback, set_seed
+from transformers import PreTrainedModel, PrinterCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from dro_lab.build import Built, build
@@ -24,7 +24,6 @@ from dro_lab.console import RunConsole, farewell
 from dro_lab.evaluation.evaluate import Evaluation, evaluate
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
-from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
 from dro_lab.training.observer import RunObserver
@@ -62,6 +61,7 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
     clock = PartClock()
     built = build(cfg, names, folder)
     _banner(console, cfg, built)
+    model = load_weights(built.spec)  # what cannot be loaded is refused before there is a record
     with RunRecord(folder) as record:
         record.config(OmegaConf.to_yaml(cfg, resolve=True))
         environment = record.environment(
@@ -70,7 +70,7 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
         run_ = Run(cfg, built, record, console, clock, environment)
         record.summary(run_.summary("running"))
         try:
-            run_.go()
+            run_.go(model)
             status, error = "finished", None
         except KeyboardInterrupt:
             run_.close("interrupted", "interrupted by the user")
@@ -130,9 +130,9 @@ class Run:
             token_rows=built.evaluation.token_rows,
         )
 
-    def prepare(self) -> LabTrainer:
-        """Load the weights and build the trainer."""
-        model = load_weights(self.built.spec)
+    def prepare(self, model: PreTrainedModel | None = None) -> LabTrainer:
+        """Build the trainer around ``model`` (None: load the weights now)."""
+        model = load_weights(self.built.spec) if model is None else model
         self.scoring = self._scoring(model)
         train_rows = self.built.task.splits["train"] or self.held_out
         self.trainer = LabTrainer(
@@ -151,9 +151,9 @@ class Run:
         self.trainer.remove_callback(PrinterCallback)
         return self.trainer
 
-    def go(self) -> None:
+    def go(self, model: PreTrainedModel) -> None:
         """Evaluate, train, evaluate, save."""
-        trainer = self.prepare()
+        trainer = self.prepare(model)
         self._start_tracker()
         self.observer.run_evaluation(0)
         if self.cfg.steps:
@@ -170,7 +170,7 @@ class Run:
             tokenizer=built.tokenizer,
             fmt=fmt,
             pipeline=built.pipeline,
-            scorer=ReferenceScorer(built.tokenizer, fmt, **self.cfg.scorer),
+            scorer=built.scorer,
             judge=built.judge,
             chat_template_kwargs=built.spec.chat_template_kwargs,
             eos_token_ids={built.tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])},

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dro_lab.checks import choice, flag
 from dro_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ class PolicySpec:
 
     @property
     def local(self) -> bool:
-        return Path(self.path).is_dir()
+        return Path(self.path).expanduser().is_dir()
 
     def reasoning_format(self, answer_marker: str) -> ReasoningFormat:
         """How completions are split, with the data set's answer marker."""
@@ -68,11 +71,23 @@ def policy_spec(model: DictConfig) -> PolicySpec:
     """
     values: dict[str, Any] = OmegaConf.to_container(model, resolve=True)  # type: ignore[assignment]
     allowed = set(PolicySpec.__dataclass_fields__)
-    if wrong := sorted(set(values) ^ allowed):
-        raise UserError(f"model: unknown or missing keys {', '.join(wrong)}; allowed are {', '.join(sorted(allowed))}")
-    values["path"] = str(values["path"]) if values["path"] is not None else str(shipped_policy())
-    if values["dtype"] not in DTYPES:
-        raise UserError(f"model.dtype={values['dtype']!r}: must be one of {', '.join(DTYPES)}")
+    if unknown := sorted(set(values) - allowed):
+        raise UserError(f"model.{unknown[0]}: unknown key; allowed are {', '.join(sorted(allowed))}")
+    if missing := sorted(allowed - set(values)):
+        raise UserError(f"model.{missing[0]} is not set; conf/model/tiny.yaml says what it means and its default")
+    values["path"] = values["path"] if values["path"] is not None else str(shipped_policy())
+    choice("model.dtype", values["dtype"], DTYPES, todo="float32 on a CPU, bfloat16 on a GPU")
+    for key in ("path", "reasoning_open", "reasoning_close", "close_prefix", "close_suffix", "attn_implementation"):
+        if not isinstance(values[key], str):
+            raise UserError(f"model.{key}={values[key]}: must be a text; put quotes around it")
+    if not isinstance(values["chat_template_kwargs"], dict):
+        raise UserError(
+            f"model.chat_template_kwargs={values['chat_template_kwargs']}: must hold keys and values, for example "
+            "'model.chat_template_kwargs={enable_thinking: false}'"
+        )
+    flag("model.trust_remote_code", values["trust_remote_code"], todo="true runs code that comes with the model")
+    if values["revision"] is not None and not isinstance(values["revision"], str):
+        raise UserError(f"model.revision={values['revision']}: must be a commit, branch or tag as text, or null")
     if not values["reasoning_open"] or not values["reasoning_close"]:
         raise UserError(
             "model.reasoning_open and model.reasoning_close must not be empty, for example <think>, </think>"
@@ -88,22 +103,81 @@ def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"model.path={folder}: no such folder. Give a folder in Hugging Face format, or a hub name.")
     if not (folder / "config.json").is_file():
-        raise UserError(f"model.path={folder}: no config.json, so it is no checkpoint in Hugging Face format")
+        raise UserError(
+            f"model.path={folder}: no config.json, so it is no checkpoint in Hugging Face format. "
+            "Give the folder that holds config.json, the tokenizer and *.safetensors."
+        )
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise UserError(
             f"model.path={folder}: no tokenizer (tokenizer.json, tokenizer.model or vocab.json). "
             "Copy the tokenizer of the base model into the folder."
         )
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"model.path={folder}: no *.safetensors file; only safetensors weights are loaded")
+        raise UserError(
+            f"model.path={folder}: no *.safetensors file, and only safetensors weights are loaded. Save the model "
+            "with save_pretrained, which writes them."
+        )
 
 
-def _hub_error(spec: PolicySpec, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [""])[0][:200]
-    return UserError(
-        f"model.path={spec.path}: could not be loaded ({type(error).__name__}: {reason}). Check the name and the "
-        "network, download it first and give the folder, or use the shipped policy with model=tiny."
+def _unloadable(spec: PolicySpec, error: Exception) -> UserError:
+    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    todo = (
+        "A file in the folder is damaged, or another model.* key does not fit it."
+        if spec.local
+        else "Check the name and the network, download it first and give the folder, or use the shipped policy with "
+        "model=tiny."
     )
+    return UserError(f"model.path={spec.path}: could not be loaded ({type(error).__name__}: {reason}). {todo}")
+
+
+REACH_SECONDS = 5.0
+"""How long the hub may take to answer before a model is looked for among the downloaded ones."""
+
+
+@cache
+def _hub_answers() -> bool:
+    """Whether the hub can be reached: the hub's own client would try again and again for most of a minute."""
+    import socket
+    import threading
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    parts = urlsplit(constants.ENDPOINT)
+    reached: list[bool] = []
+
+    def ask() -> None:
+        try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            socket.create_connection((parts.hostname or "", port), timeout=REACH_SECONDS).close()
+            reached.append(True)
+        except OSError:
+            reached.append(False)
+
+    # a name lookup knows no timeout: it may block in a thread of its own
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(REACH_SECONDS)
+    return bool(reached and reached[0])
+
+
+def _source(spec: PolicySpec) -> dict[str, Any]:
+    """Where transformers shall look: the folder, the hub, or without a network what was downloaded before."""
+    return {
+        "pretrained_model_name_or_path": str(Path(spec.path).expanduser()) if spec.local else spec.path,
+        "revision": spec.revision,
+        "trust_remote_code": spec.trust_remote_code,
+        "local_files_only": spec.local or not (_proxied() or _hub_answers()),
+    }
+
+
+def _proxied() -> bool:
+    """Behind a proxy a direct connection says nothing about the hub."""
+    from urllib.request import getproxies
+
+    return "https" in getproxies()
 
 
 def load_tokenizer(spec: PolicySpec) -> PreTrainedTokenizerBase:
@@ -115,11 +189,9 @@ def load_tokenizer(spec: PolicySpec) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, local_files_only=spec.local
-        )
+        tokenizer = AutoTokenizer.from_pretrained(**_source(spec))
     except Exception as error:  # transformers raises many types here; the user needs one sentence
-        raise _hub_error(spec, error) from error
+        raise _unloadable(spec, error) from error
     tokenizer.padding_side = "left"
     if not tokenizer.chat_template:
         raise UserError(
@@ -138,16 +210,24 @@ def load_tokenizer(spec: PolicySpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def knows_twins_only(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a policy descends from the shipped one: it has its vocabulary, which was made from the twins' text."""
+    file = shipped_policy() / "tokenizer.json"
+    if not file.is_file():
+        return False
+    shipped = json.loads(file.read_text(encoding="utf-8"))
+    words = {**shipped["model"]["vocab"], **{token["content"]: token["id"] for token in shipped["added_tokens"]}}
+    return tokenizer.get_vocab() == words
+
+
 def load_config(spec: PolicySpec) -> Any:
     """The model's configuration (context length, ...)."""
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(
-            spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, local_files_only=spec.local
-        )
+        return AutoConfig.from_pretrained(**_source(spec))
     except Exception as error:
-        raise _hub_error(spec, error) from error
+        raise _unloadable(spec, error) from error
 
 
 def context_length(config: Any) -> int:
@@ -167,13 +247,10 @@ def load_weights(spec: PolicySpec) -> PreTrainedModel:
 
     try:
         return AutoModelForCausalLM.from_pretrained(
-            spec.path,
-            revision=spec.revision,
+            **_source(spec),
             dtype=getattr(torch, spec.dtype),
             attn_implementation=spec.attn_implementation,
-            trust_remote_code=spec.trust_remote_code,
-            local_files_only=spec.local,
             use_safetensors=True,
         )
     except Exception as error:
-        raise _hub_error(spec, error) from error
+        raise _unloadable(spec, error) from error

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dro_lab.components import Component
+from dro_lab.errors import UserError
 from dro_lab.types import FilterResult, GateResult, Need, Rewards, RolloutGroups, TokenStats
 
 
@@ -71,16 +72,26 @@ class Pipeline:
 
 
 def _check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
-    """A user's reward fails here with a sentence, not three calls later with a broadcast."""
-    if tuple(rewards.outcome_PG.shape) != groups.shape:
-        raise ValueError(
-            f"reward {name} returned outcomes of shape {tuple(rewards.outcome_PG.shape)}; "
-            f"expected (P, G) = {groups.shape}"
-        )
-    if rewards.outcome_PG.dtype != torch.float32:
-        raise ValueError(f"reward {name} returned {rewards.outcome_PG.dtype}; expected torch.float32")
+    """A user's reward fails here with a sentence, not three calls later with a broadcast.
+
+    Raises:
+        UserError: it is no `Rewards`, or its outcomes have another shape or type, or are infinite.
+    """
+    prompts, group = groups.shape
+    expected = f"expected dro_lab.types.Rewards with outcome_PG of shape (P, G) = ({prompts}, {group}) in torch.float32"
+    found = None
+    if not isinstance(rewards, Rewards):
+        found = f"a {type(rewards).__name__}"
+    elif not isinstance(rewards.outcome_PG, Tensor):
+        found = f"outcomes that are a {type(rewards.outcome_PG).__name__}"
+    elif tuple(rewards.outcome_PG.shape) != groups.shape:
+        found = f"outcomes of shape {tuple(rewards.outcome_PG.shape)}"
+    elif rewards.outcome_PG.dtype != torch.float32:
+        found = f"outcomes of type {rewards.outcome_PG.dtype}"
+    if found is not None:
+        raise UserError(f"reward={name}: the function returned {found}; {expected}. Mend the reward's return value.")
     if torch.isinf(rewards.outcome_PG).any():
-        raise ValueError(f"reward {name} returned an infinite value; use nan for a rollout that cannot be scored")
+        raise UserError(f"reward={name}: the function returned infinity; give nan for a rollout that cannot be scored")
 
 
 def _mean(values: Tensor) -> float:

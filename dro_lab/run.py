@@ -5,8 +5,14 @@ Composes the configuration, refuses what is wrong in one message, and only then 
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,31 +21,52 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dro_lab.config import GROUPS, check
 from dro_lab.errors import UserError
+from dro_lab.explain import HELP, explain
 
 CONF = Path(__file__).resolve().parents[1] / "conf"  # absolute: found also when `main` is imported, not run with -m
-INTERRUPTED = 130
+FAILED = 1
 BAD_INPUT = 2
+INTERRUPTED = 130
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Hydra's switch: raise errors instead of printing their tracebacks."""
+
+
+def main() -> None:
+    """The command line. Bad input ends in one message and status 2, Ctrl-C in status 130, a bug in its traceback."""
+    try:
+        with _hydra_raises():
+            job()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        inside = _inside_job(error.__traceback__)
+        message = None if inside else _outside(error)
+        if message is None:
+            traceback.print_exception(error.with_traceback(inside))
+            sys.exit(FAILED)
+        _refuse(message)
 
 
 @hydra.main(config_path=str(CONF), config_name="config")
-def main(cfg: DictConfig) -> float:
+def job(cfg: DictConfig) -> float:
     """Run one job; returns the objective to Hydra (for sweeps)."""
     try:
-        return _run(cfg)
+        return _job(cfg)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _refuse(str(error))
     except OmegaConfBaseException as error:
-        print(f"error: configuration: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        _refuse(explain(error) or str(error))
 
 
-def _run(cfg: DictConfig) -> float:
+def _job(cfg: DictConfig) -> float:
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if (folder / "summary.json").exists():
+        raise UserError(
+            f"hydra.run.dir={folder} already holds a run, and a record is never overwritten. "
+            "Give another folder, or remove this one."
+        )
     names = _names(cfg)
     check(cfg)
-    folder = Path(HydraConfig.get().runtime.output_dir)
     from dro_lab import lab
 
     return lab.run(cfg, names, folder).objective
@@ -54,6 +81,46 @@ def _names(cfg: DictConfig) -> dict[str, str]:
     with open_dict(cfg):
         cfg.names = {group: names[group] for group in GROUPS}
     return names
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
+
+
+def _inside_job(trace: TracebackType | None) -> TracebackType | None:
+    """The part of a traceback that lies in the job, without Hydra's frames above it; None where it never began."""
+    while trace is not None and trace.tb_frame.f_code is not job.__wrapped__.__code__:
+        trace = trace.tb_next
+    return trace
+
+
+def _outside(error: Exception) -> str | None:
+    """The message for what fails in Hydra before a job begins."""
+    if message := explain(error):  # first: some of Hydra's errors are OSErrors too
+        return message
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return (
+            f"hydra.run.dir: the run's folder cannot be made ({place}{error.strerror or error}). Give a folder that "
+            "you may write to, for example outputs=/tmp/outputs or hydra.run.dir=/tmp/run."
+        )
+    if isinstance(error, ValueError):
+        return f"configuration: {' '.join(str(error).split())}. {HELP}"
+    return None
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(BAD_INPUT)  # passes through Hydra without a word
 
 
 if __name__ == "__main__":

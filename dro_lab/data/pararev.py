@@ -79,6 +79,7 @@ def load(
     for key, value in (("instruction", instruction), ("system_prompt", system_prompt)):
         check_text_key(key, value)
     check_text_key("answer_marker", answer_marker, optional=False)
+    shares = check_shares(shares)
     if source == "twin":
         if instruction is not None:
             raise UserError(
@@ -92,7 +93,6 @@ def load(
             answer_marker=answer_marker,
             seed=seed,
         )
-    shares = check_shares(shares)
     if source == "hub":
         rows, commit, digest = hub.read(repo, revision=revision, files=files, config=config)
         loaded = hub.merged(rows, repo)
@@ -121,7 +121,10 @@ def _twin(
     from dro_lab.data.twins import pararev as generator
 
     name = str(knobs.pop("preset", "default"))
-    twin = generator.preset(name, **knobs)
+    try:
+        twin = generator.preset(name, **knobs)
+    except UserError as error:
+        raise UserError(f"dataset.twin: {error}") from error
     splits = {}
     for split, size in TWIN_SIZES.items():
         # Held-out rows do not follow the run's seed, so that runs of different seeds are judged on the same rows.

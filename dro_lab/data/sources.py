@@ -47,7 +47,7 @@ class Loaded:
 
 def resolve(source: object, *, dataset: str, words: Sequence[str]) -> Path:
     """Return the existing path that ``dataset.source`` names, or raise `UserError` (``words`` are the other values)."""
-    allowed = ", ".join([*words, "or the path of a file or folder"])
+    allowed = ", ".join([*words, f"{'or ' if words else ''}the path of a file or folder"])
     if not isinstance(source, str | Path) or not str(source).strip():
         raise UserError(
             f"dataset.source={source!r} names no data for dataset={dataset}. Allowed: {allowed}. "

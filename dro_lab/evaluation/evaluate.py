@@ -10,28 +10,13 @@ import numpy as np
 import torch
 
 from dro_lab.evaluation.intervals import FloatArray, mean_over_rows, win_rate_per_row
+from dro_lab.evaluation.settings import EvaluationSettings
 from dro_lab.record.summary import Estimate
 from dro_lab.training.rollouts import RolloutScorer, ScoredStep
 from dro_lab.types import Row
 
 Sampler = Callable[..., list[list[int]]]
 """``sample(prompt_ids, n, batch_size=, seed=) -> completion ids``, prompt-major."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationSettings:
-    """The `evaluation` group; see conf/evaluation/default.yaml for the fields."""
-
-    split: str
-    prompts: int
-    samples: int
-    every: int
-    batch_size: int
-    confidence: float
-    bootstrap: int
-    seed: int
-    reflective_sigma: float
-    token_rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dro_lab.checks import number
 from dro_lab.errors import UserError
 from dro_lab.record import Estimate
 from dro_lab.tracking import EndStatus
@@ -60,6 +61,10 @@ class MlflowTracker:
     def __init__(
         self, *, uri: str | None = None, folder: str = "outputs", experiment: str | None = None, lock_wait: float = 5.0
     ) -> None:
+        for key, value in (("uri", uri), ("experiment", experiment)):
+            if value is not None and not isinstance(value, str):
+                raise UserError(f"tracking.{key}={value}: must be a text or null; put quotes around it")
+        number("tracking.lock_wait", lock_wait, low=0.0, todo="seconds; 5 is the default")
         root = Path(folder).expanduser().absolute()
         self.uri = uri or f"sqlite:///{root / 'mlflow.db'}"
         self._experiment = experiment

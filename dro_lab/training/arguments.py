@@ -1,0 +1,63 @@
+"""TRL's arguments from the `algorithm` group: what TRL notices only in the middle of a run is refused before it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import types
+import typing
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dro_lab.components import instantiate_checked, target
+from dro_lab.errors import UserError
+
+LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
+"""TRL 1.16 names an unknown one only when the first loss is computed."""
+
+PLAIN = {int, float, bool, str, type(None)}
+
+
+def arguments(node: DictConfig, *, output_dir: str, steps: int) -> Any:
+    """Check the group's keys and values and build the arguments.
+
+    Args:
+        node: the `algorithm` group.
+        output_dir: TRL's own folder (the lab writes nothing there).
+        steps: optimizer steps; 0 evaluates only.
+
+    Raises:
+        UserError: a key that TRL does not have, a value of another type than TRL declares, or one that TRL refuses.
+    """
+    function = target("algorithm", node)
+    if not is_dataclass(function):
+        raise UserError(f"algorithm._target_={node['_target_']}: must be trl.GRPOConfig or a subclass of it")
+    known = {field.name for field in fields(function)}
+    hints = typing.get_type_hints(function)
+    values: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    for key, value in values.items():
+        if key.startswith("_") and key.endswith("_"):
+            continue
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "its documentation lists the keys."
+            raise UserError(f"algorithm.{key}={value}: {function.__name__} of TRL has no such key; {hint}")
+        _check_type(f"algorithm.{key}", value, hints[key])
+    if values.get("loss_type", "dapo") not in LOSS_TYPES:
+        raise UserError(f"algorithm.loss_type={values['loss_type']}: must be one of {', '.join(LOSS_TYPES)}")
+    if values.get("use_vllm") and importlib.util.find_spec("vllm") is None:
+        raise UserError("rollout.use_vllm=true: vLLM is not installed; install trl[vllm] or set it to false")
+    return instantiate_checked("algorithm", node, output_dir=output_dir, max_steps=max(1, steps))
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+    """Compare with the declared type where that is made of plain types; TRL itself sees to the others."""
+    allowed = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) or typing.get_origin(hint) else {hint}
+    if not allowed <= PLAIN:
+        return
+    accepted = allowed | ({int} if float in allowed else set())
+    if type(value) not in accepted:
+        names = ", ".join("null" if kind is type(None) else kind.__name__ for kind in sorted(allowed, key=str))
+        raise UserError(f"{key}={value}: is a {type(value).__name__}; TRL takes {names}. Next: correct the value.")
