@@ -96,6 +96,7 @@ class Rewards:
     """A reward's result: one outcome per rollout and, for process rewards, credit on tokens."""
 
     outcome_PG: Tensor  # float32; nan = not scorable
+    depends_on: Literal["completion", "reasoning"] = "completion"  # the tokens that the outcome can depend on
     process_PGC: Tensor | None = None  # raw segment rewards at the scored tokens
     process_mask_PGC: Tensor | None = None  # True where scored: 0 is a value there, not padding
     process_weight: float = 0.0  # alpha

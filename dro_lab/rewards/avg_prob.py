@@ -17,7 +17,11 @@ def avg_prob(groups: RolloutGroups, stats: TokenStats, *, include_eos: bool = Fa
     A reference without tokens gives nan. Rollouts are scored whatever their completion mask or format is.
     """
     logps_PGR, mask_PR = reference_tokens(stats, include_eos=include_eos)
-    return Rewards(outcome_PG=masked_mean(logps_PGR.exp(), mask_PR), token_weights_PR=uniform_weights(mask_PR))
+    return Rewards(
+        outcome_PG=masked_mean(logps_PGR.exp(), mask_PR),
+        token_weights_PR=uniform_weights(mask_PR),
+        depends_on="reasoning",
+    )
 
 
 def needs(**_: Any) -> frozenset[Need]:

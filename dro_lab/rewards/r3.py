@@ -49,6 +49,7 @@ def r3(
     probs_N = probs_PGR[counted_PGR]
     return Rewards(
         outcome_PG=weighted_PG.where(signal_P[:, None], flat_P1),
+        depends_on="reasoning",
         token_weights_PR=weights_PR,
         parts={"mean_probability": masked_mean(probs_PGR, mask_PR)},
         metrics={

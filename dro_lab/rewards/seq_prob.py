@@ -21,7 +21,7 @@ def seq_prob(groups: RolloutGroups, stats: TokenStats, *, include_eos: bool = Fa
     logps_PGR, mask_PR = reference_tokens(stats, include_eos=include_eos)
     outcome_PG = logps_PGR.sum(-1).exp().where(mask_PR.any(-1, keepdim=True), float("nan"))
     vanished_PG = (outcome_PG < torch.finfo(torch.float32).tiny).float()
-    return Rewards(outcome_PG=outcome_PG, metrics={"vanished_share": finite_mean(vanished_PG)})
+    return Rewards(outcome_PG=outcome_PG, metrics={"vanished_share": finite_mean(vanished_PG)}, depends_on="reasoning")
 
 
 def needs(**_: Any) -> frozenset[Need]:

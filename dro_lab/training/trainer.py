@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from dro_lab.training.clock import PartClock
+from dro_lab.training.empty_update import SkipEmptyUpdate
 from dro_lab.training.rollouts import RolloutScorer, ScoredStep
 from dro_lab.types import Row
 
@@ -45,7 +46,7 @@ class LabTrainer(GRPOTrainer):
         self._scored: ScoredStep | None = None
         self.nothing_kept = False
         super().__init__(reward_funcs=[_named(scoring.pipeline.reward.name)], **kwargs)
-        self.add_callback(_SkipEmptyUpdate(self))
+        self.add_callback(SkipEmptyUpdate(self))
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -78,8 +79,7 @@ class LabTrainer(GRPOTrainer):
             advantages = self.scoring.pipeline.advantages(step.scored, loss_mask_BT.bool().cpu().unflatten(0, shape))
             batch["advantages"] = advantages.flatten(0, 1).to(batch["completion_ids"].device)
             self._take_out_dropped(batch, step.scored.keep_PG.flatten().to(batch["completion_ids"].device))
-            mean_PG = advantages if advantages.dim() == 2 else advantages.mean(-1)
-            for name, value in self.observer(step, mean_PG).items():
+            for name, value in self.observer(step, _per_rollout(advantages)).items():
                 self._metrics["train"][name].append(value)
         return batch
 
@@ -117,6 +117,11 @@ class LabTrainer(GRPOTrainer):
             batch["advantages"] = batch["advantages"] * (rows / kept)
 
 
+def _per_rollout(advantages: Tensor) -> Tensor:
+    """(P, G): the mean over the tokens that got any."""
+    return advantages if advantages.dim() == 2 else advantages.sum(-1) / (advantages != 0).sum(-1).clamp(min=1)
+
+
 def _loss_mask(batch: Mapping[str, Any]) -> Tensor:
     mask = batch["completion_mask"]
     return mask * batch["tool_mask"] if "tool_mask" in batch else mask
@@ -130,20 +135,3 @@ def _named(name: str) -> Callable[..., list[float | None]]:
 
     placeholder.__name__ = name
     return placeholder
-
-
-class _SkipEmptyUpdate(TrainerCallback):
-    """A step in which every group was dropped changes nothing: without gradients the optimizer skips every weight.
-
-    A zero gradient would not do: Adam's momentum still moves the weights.
-    """
-
-    def __init__(self, trainer: LabTrainer) -> None:
-        self.trainer = trainer
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.trainer.nothing_kept:
-            for parameter in self.trainer.policy.parameters():
-                parameter.grad = None
