@@ -114,7 +114,7 @@ def _outside(error: Exception) -> str | None:
             "you may write to, for example outputs=/tmp/outputs or hydra.run.dir=/tmp/run."
         )
     if isinstance(error, ValueError):
-        return f"configuration: {' '.join(str(error).split())}. {HELP}"
+        return f"configuration: {' '.join(str(error).split())}. Given: {' '.join(sys.argv[1:])}. {HELP}"
     return None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-import pytest
+from tests.tiny import byte_tokenizer, tiny_qwen3
 
 RUN_FILES = ("summary.json", "metrics.jsonl", "evals.jsonl", "rollouts.parquet", "rollouts", "policy", "report.html")
 """What makes a folder look like a run."""
@@ -46,8 +46,6 @@ class Ended:
 
 def save_policy(folder: Path, *, context: int = 2048) -> Path:
     """A random Qwen3 of a few kilobytes with its tokenizer and chat template, as a checkpoint folder."""
-    from tests.tiny import byte_tokenizer, tiny_qwen3
-
     tokenizer = byte_tokenizer()
     model = tiny_qwen3(len(tokenizer))
     model.config.max_position_embeddings = context
@@ -56,14 +54,6 @@ def save_policy(folder: Path, *, context: int = 2048) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-@contextlib.contextmanager
-def quiet_home(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
-    """A working directory of its own, so that a command leaves nothing elsewhere."""
-    with monkeypatch.context() as patched:
-        patched.chdir(folder)
-        yield
 
 
 def run_main(arguments: Sequence[str]) -> Ended:
@@ -82,6 +72,27 @@ def run_main(arguments: Sequence[str]) -> Ended:
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
     return Ended(code=code, out=out.getvalue(), err=err.getvalue())
+
+
+def small_run(policy: Path, overrides: Sequence[str]) -> list[str]:
+    """The arguments of the small run in the folder `run`, with these overrides in the place of its own."""
+    given = {override.lstrip("+~").split("=")[0] for override in overrides}
+    if any(override.startswith("dataset=") and override != "dataset=pararev" for override in overrides):
+        given.add("dataset.sizes")
+    base = [f"model.path={policy}", *SMALL, "outputs=outputs", "hydra.run.dir=run"]
+    return [argument for argument in base if argument.split("=")[0] not in given] + list(overrides)
+
+
+def assert_refused(ended: Ended, folder: Path, expected: Sequence[str]) -> None:
+    """One message that holds ``expected``, nothing else on stderr, a non-zero exit, and no run below ``folder``."""
+    assert ended.code not in (0, None)
+    messages = [line for line in ended.err.splitlines() if line.startswith("error:")]
+    assert len(messages) == 1, ended.err
+    assert ended.err.strip() == messages[0], "more than the one message was printed"
+    assert "Traceback" not in ended.text
+    for text in expected:
+        assert text in messages[0]
+    assert traces(folder) == []
 
 
 def traces(folder: Path) -> list[str]:
