@@ -101,6 +101,7 @@ def build_pipeline(cfg: DictConfig, names: Mapping[str, str]) -> Pipeline:
         gate=component("gating", cfg.gating, name=names.get("gating", "gating")),
         filter=component("filtering", cfg.filtering, name=names.get("filtering", "filtering")),
         advantage=component("advantage", cfg.advantage, name=names.get("advantage", "advantage")),
+        credit=cfg.credit,
     )
 
 

@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dro_lab.checks import number, whole
+from dro_lab.checks import choice, number, whole
 from dro_lab.errors import UserError
 from dro_lab.evaluation.settings import check_objective, evaluation_settings
 
@@ -43,6 +43,7 @@ class Root:
     steps: int = 40
     threads: int | None = None  # torch's threads; null: what torch takes by itself
     outputs: str = "outputs"
+    credit: str = "completion"
     objective: str = "quality"
     names: dict[str, str] = field(default_factory=dict)  # the chosen option of each group; filled by run.py
     reward: Any = MISSING
@@ -86,6 +87,7 @@ def check(cfg: DictConfig) -> None:
     whole("seed", cfg.seed, low=0, high=2**32 - 1, todo="any of them; a run with the same seed gives the same numbers")
     if cfg.threads is not None:
         whole("threads", cfg.threads, low=1, todo="or null for torch's own choice")
+    choice("credit", cfg.credit, ("completion", "causal"), todo="completion is the paper's")
     _check_batch(cfg.algorithm)
     _check_sampling(cfg)
     _check_shared(cfg)

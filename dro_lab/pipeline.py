@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from torch import Tensor
 from dro_lab.components import Component
 from dro_lab.errors import UserError
 from dro_lab.types import FilterResult, GateResult, Need, Rewards, RolloutGroups, TokenStats
+
+Credit = Literal["completion", "causal"]
+"""Which tokens an outcome teaches: all of the completion, or those that it can depend on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,7 @@ class Pipeline:
     gate: Component
     filter: Component
     advantage: Component
+    credit: Credit = "completion"
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -67,8 +72,17 @@ class Pipeline:
         )
 
     def advantages(self, scored: Scored, loss_mask_PGC: Tensor) -> Tensor:
-        """Stage B: advantages (P, G) or (P, G, C); 0 where nothing is kept or nothing could be scored."""
-        return self.advantage(scored.rewards, scored.keep_PG, loss_mask_PGC)
+        """Stage B: advantages (P, G) or (P, G, C); 0 where nothing is kept or nothing could be scored.
+
+        With ``credit="causal"`` a reward that cannot depend on the rollout's own answer (the reference stands in its
+        place) gives the answer's tokens no advantage. Their policy gradient is 0 in expectation: leaving it out keeps
+        the expected gradient, removes its noise, and keeps long training from unlearning how to answer.
+        """
+        advantages = self.advantage(scored.rewards, scored.keep_PG, loss_mask_PGC)
+        if self.credit == "completion" or scored.rewards.depends_on == "completion":
+            return advantages
+        spread = advantages if advantages.dim() == 3 else advantages[..., None]
+        return spread * _reasoning_and_its_end(scored.groups)
 
 
 def _check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
@@ -92,6 +106,14 @@ def _check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
         raise UserError(f"reward={name}: the function returned {found}; {expected}. Mend the reward's return value.")
     if torch.isinf(rewards.outcome_PG).any():
         raise UserError(f"reward={name}: the function returned infinity; give nan for a rollout that cannot be scored")
+
+
+def _reasoning_and_its_end(groups: RolloutGroups) -> Tensor:
+    """(P, G, C): everything up to the reasoning's last token, and the token after it, which is the decision to stop."""
+    inside = groups.reasoning_mask_PGC
+    places_C = torch.arange(inside.shape[-1])
+    end_PG1 = torch.where(inside, places_C + 1, 0).amax(-1, keepdim=True)
+    return (places_C <= end_PG1) & groups.completion_mask_PGC
 
 
 def _mean(values: Tensor) -> float:

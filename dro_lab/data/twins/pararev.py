@@ -54,7 +54,7 @@ class ParaRevTwin:
     """
 
     # rows only
-    style_coherence: float = 0.35  # AS: each word of the reference is formal with probability .5 + AS * u, u = +-1 a row
+    style_coherence: float = 0.5  # AS: each word of the reference is formal with probability .5 + AS * u, u = +-1 a row
     style_balance: float = 0.5  # share of rows whose reference is formal (u = +1)
     rare_words: int = 6  # rare synonyms in a reference, all of its own style
     even_tone: bool = False  # rows carry the concern under which the policy's wording hardly leans
@@ -66,7 +66,7 @@ class ParaRevTwin:
     independent: bool = False  # every fact is its own sub-answer
     distractors: int = 0  # reference slots that echo a filler of the reasoning
     # policy only
-    lean: float = 0.2  # P(formal word | chain) = .5 + lean * k, k the mean sign of the chain's fillers
+    lean: float = 0.14  # P(formal word | chain) = .5 + lean * k, k the mean sign of the chain's fillers
     even_lean: float = 0.01  # the same under the concern
     rare_probability: float = 0.02  # P(rare word | chain) = this * exp(+-rare_lean * k)
     rare_lean: float = 2.5
