@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.steps_to_target import Ratio, Target, baseline_target, ratio_of_medians, seed_average, steps_to_target
+from analysis.steps_to_target import Ratio, Target, baseline_target, ratio_of_medians, steps_to_target
 from dro_lab.record.environment import git_state
 from dro_lab.record.read import load_run
 
@@ -97,26 +97,28 @@ def _preset(preset: str, rewards: Mapping[str, Mapping[int, Sequence[tuple[int, 
         "",
         verdict,
         "",
-        f"| reward | steps to target, each seed | median | {BASELINE} / this | final quality, each seed | mean |",
-        "|---|---|---|---|---|---|",
+        f"| reward | steps run | steps to target, each seed | median | {BASELINE} / this | final quality, each seed | mean |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, curves in rewards.items():
         final = [statistics.fmean(value for _, value in sorted(curve)[-WINDOW:]) for curve in curves.values()]
         ratio = ratio_of_medians(reached[BASELINE], reached[name], confidence=CONFIDENCE, resamples=10_000, seed=0)
         shown = "1" if name == BASELINE else _ratio(ratio)
         lines.append(
-            f"| {name} | {' '.join(map(_steps, reached[name]))} | {_steps(statistics.median_high(reached[name]))} "
+            f"| {name} | {max(step for curve in curves.values() for step, _ in curve)} | {' '.join(map(_steps, reached[name]))} | {_steps(statistics.median_high(reached[name]))} "
             f"| {shown} | {' '.join(f'{f:.2f}' for f in final)} | {statistics.fmean(final):.2f} |"
         )
-    return [*lines, "", f"A dash is a censored run: the target was not reached within {_last(rewards)} steps.", "",
-            *_verdict(preset, target, reached, rewards)]  # fmt: skip
+    return [
+        *lines,
+        "",
+        "A dash is a censored run: it did not reach the target within its steps.",
+        "",
+        *_verdict(preset, target, reached),
+    ]
 
 
-def _verdict(
-    preset: str, target: Target, reached: Mapping[str, Sequence[float]], rewards: Mapping[str, Any]
-) -> list[str]:
+def _verdict(preset: str, target: Target, reached: Mapping[str, Sequence[float]]) -> list[str]:
     ratio = ratio_of_medians(reached[BASELINE], reached["r3_w2"], confidence=CONFIDENCE, resamples=10_000, seed=0)
-    ends = {name: seed_average(curves)[-1][1] for name, curves in rewards.items()}
     if not target.valid:
         text = "no target, so no ratio is claimed"
     elif preset == "default":
@@ -132,16 +134,7 @@ def _verdict(
             f"R3 {'gains nothing' if nothing else 'gains here too, against the prediction'}: ratio {_ratio(ratio)} "
             "(1 would be no difference; one evaluation is 4 steps)"
         )
-    return [
-        f"Verdict: {text}. Mean held-out quality after the last step: "
-        + ", ".join(f"{name} {value:.2f}" for name, value in ends.items())
-        + ".",
-        "",
-    ]
-
-
-def _last(rewards: Mapping[str, Mapping[int, Sequence[tuple[int, float]]]]) -> int:
-    return max(step for curves in rewards.values() for curve in curves.values() for step, _ in curve)
+    return [f"Verdict: {text}.", ""]
 
 
 def _steps(value: float) -> str:
