@@ -1,8 +1,8 @@
 """What the lab costs on top of TRL: whole training steps, interleaved in one process, on the same completions.
 
 ``python -m experiments.overhead.bench`` writes ``results.md`` and ``steps.csv`` beside this file. Three trainers take
-turns, step by step: bare TRL with a constant reward, the lab with ``reward=verifier``, the lab with ``reward=r3``. A step
-is everything from one step's begin to the next, logging and record included. All three start a step from the same seed
+turns, step by step: bare TRL with a constant reward, the lab with ``reward=verifier``, the lab with ``reward=r3``. A
+step is everything from one step's begin to the next, logging and record included. All three start a step from the same seed
 with a learning rate of 0, so they sample the same completions, and the ratio is paired step by step.
 """
 
@@ -83,7 +83,7 @@ class TakeTurns(TrainerCallback):
         self.turnstile.finish(self.name)
 
 
-def constant_reward(prompts: Sequence[Any], **_: Any) -> list[float]:
+def constant_reward(prompts: Sequence[Any], **_: Any) -> list[float | None]:
     return [1.0] * len(prompts)
 
 
@@ -198,8 +198,8 @@ def report(seconds: dict[str, list[float]], scoring: Sequence[tuple[float, float
     lines = [
         "# Results",
         "",
-        f"{count} steps of each, interleaved in one process, 4 prompts x 16 rollouts of the shipped policy, {threads} torch "
-        f"thread(s); medians of paired ratios with {CONFIDENCE:.0%} bootstrap intervals over steps; commit "
+        f"{count} steps of each, interleaved in one process, 4 prompts x 16 rollouts of the shipped policy, {threads} "
+        f"torch thread(s); medians of paired ratios with {CONFIDENCE:.0%} bootstrap intervals over steps; commit "
         f"{(commit['commit'] or 'unknown')[:12]}{' with local changes' if commit['dirty'] else ''}; command "
         f"`python -m experiments.overhead.bench --steps {count} --threads {threads}`.",
         "",
@@ -223,8 +223,8 @@ def report(seconds: dict[str, list[float]], scoring: Sequence[tuple[float, float
         f"- R3's scorer over one forward of prompt + reasoning + reference on the same sequences (LM head on the "
         f"reference positions): {middle:.3f} [{low:.3f}, {high:.3f}], at most 1.15 wanted; "
         f"{'met' if middle <= 1.15 else 'NOT met'}.",
-        f"- What R3 adds to a whole step (reward=r3 less reward=verifier): median {statistics.median(extra):.3f} s; that "
-        f"one forward takes {statistics.median(forward):.3f} s.",
+        f"- What R3 adds to a whole step (reward=r3 less reward=verifier): median {statistics.median(extra):.3f} s; "
+        f"that one forward takes {statistics.median(forward):.3f} s.",
     ]
     return "\n".join(lines) + "\n"
 

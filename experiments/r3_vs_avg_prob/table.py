@@ -97,7 +97,8 @@ def _preset(preset: str, rewards: Mapping[str, Mapping[int, Sequence[tuple[int, 
         "",
         verdict,
         "",
-        f"| reward | steps run | steps to target, each seed | median | {BASELINE} / this | final quality, each seed | mean |",
+        f"| reward | steps run | steps to target, each seed | median | {BASELINE} / this | final quality, each seed "
+        "| mean |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, curves in rewards.items():
@@ -129,7 +130,7 @@ def _verdict(preset: str, target: Target, reached: Mapping[str, Sequence[float]]
             f"ratio {_ratio(ratio)}" + (f"; {sure}" if held else "")
         )
     else:
-        nothing = ratio.low <= 1.25
+        nothing = not ratio.low > 1.0
         text = (
             f"R3 {'gains nothing' if nothing else 'gains here too, against the prediction'}: ratio {_ratio(ratio)} "
             "(1 would be no difference; one evaluation is 4 steps)"
