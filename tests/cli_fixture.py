@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from tests.tiny import byte_tokenizer, tiny_qwen3
+import torch
+
+from tests.tiny import TEMPLATES, byte_tokenizer, tiny_qwen3
 
 RUN_FILES = ("summary.json", "metrics.jsonl", "evals.jsonl", "rollouts.parquet", "rollouts", "policy", "report.html")
 """What makes a folder look like a run."""
@@ -48,11 +50,15 @@ def save_policy(folder: Path, *, context: int = 2048) -> Path:
     """A random Qwen3 of a few kilobytes with its tokenizer and chat template, as a checkpoint folder."""
     tokenizer = byte_tokenizer()
     model = tiny_qwen3(len(tokenizer))
+    with torch.no_grad():
+        model.model.norm.weight.mul_(3.0)  # sharper: some reference tokens are likely, so that R3 has what to weigh
     model.config.max_position_embeddings = context
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # the prompt opens the reasoning, so that whatever is sampled is reasoning and moves the reference's probabilities
+    (folder / "chat_template.jinja").write_text(TEMPLATES["open"])
     return folder
 
 

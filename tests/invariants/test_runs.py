@@ -1,0 +1,215 @@
+"""Laws of whole runs: what repeats, what does not change, what an interrupted run leaves, what a run returns."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hydra.experimental.callback import Callback
+
+from dro_lab.record.read import load_run
+from tests.cli_fixture import run_main, save_policy, small_run
+
+VARIED = (
+    "steps=3",
+    "rollout.max_completion_length=12",
+    "algorithm.num_generations=4",
+    "algorithm.per_device_train_batch_size=8",
+    "algorithm.learning_rate=3e-3",
+    "evaluation.every=2",
+)
+"""A run whose numbers move: three steps at a large learning rate."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_policy(tmp_path_factory.mktemp("policy") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(policy: Path, *overrides: str) -> str:
+    """One run in this process, in the folder `run` unless an override names another; returns what it printed."""
+    ended = run_main(small_run(policy, overrides))
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    return ended.out
+
+
+def run_process(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dro_lab.run", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+def numbers(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """The rows of a file of numbers, without those that tell the time."""
+    rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds" and not k.endswith("time")} for row in rows]
+
+
+def both(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return numbers(folder), numbers(folder, "evals.jsonl")
+
+
+def assert_moves(folder: Path) -> None:
+    """The run's numbers could differ: rewards differ within groups, and training changes something."""
+    rows = numbers(folder)
+    assert [row["step"] for row in rows if row["reward/group_std"] > 0 and row["grad_norm"] > 0] == [1, 2, 3]
+    first, last = (
+        [row["value"] for row in numbers(folder, "evals.jsonl") if row["metric"] == "reward" and row["step"] == step]
+        for step in (0, len(rows))
+    )
+    assert first != last
+
+
+def test_jobs_of_a_sweep_give_the_numbers_of_processes_of_their_own(policy: Path, tmp_path: Path) -> None:
+    sweep = [argument for argument in small_run(policy, VARIED) if not argument.startswith("hydra.run.dir")]
+    ended = run_main(["--multirun", *sweep, "reward=r3,avg_prob", "seed=1,2", "hydra.sweep.dir=sweep"])
+    assert ended.code == 0, ended.err
+    folders = {path.name: path for path in (tmp_path / "sweep").iterdir() if path.is_dir()}
+    names = ["0_r3_pararev_s1", "1_r3_pararev_s2", "2_avg_prob_pararev_s1", "3_avg_prob_pararev_s2"]
+    assert sorted(folders) == names
+    swept = {name: both(folder) for name, folder in folders.items()}
+    assert len({json.dumps(found) for found in swept.values()}) == 4, "reward and seed make no difference"
+    # the first job, and the last, which follows three others
+    for name, overrides in ((names[0], ["reward=r3", "seed=1"]), (names[3], ["reward=avg_prob", "seed=2"])):
+        assert_moves(folders[name])
+        alone = run_process(small_run(policy, [*VARIED, *overrides, f"hydra.run.dir=alone/{name}"]), tmp_path)
+        assert alone.returncode == 0, alone.stderr
+        assert alone.stderr == ""
+        assert both(tmp_path / "alone" / name) == swept[name]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_gives_another(policy: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        run(policy, *VARIED, f"seed={seed}", f"hydra.run.dir={name}")
+    assert both(tmp_path / "a") == both(tmp_path / "b")
+    assert numbers(tmp_path / "a") != numbers(tmp_path / "c")
+    runs = [load_run(tmp_path / name) for name in ("a", "b")]
+    assert runs[0].rollouts.equals(runs[1].rollouts)
+
+
+def test_evaluating_more_often_changes_no_training_step(policy: Path, tmp_path: Path) -> None:
+    for every in (1, 50):
+        run(policy, *VARIED, f"evaluation.every={every}", f"hydra.run.dir=every{every}")
+    assert_moves(tmp_path / "every1")
+    assert numbers(tmp_path / "every1") == numbers(tmp_path / "every50")
+    often, seldom = (numbers(tmp_path / f"every{every}", "evals.jsonl") for every in (1, 50))
+    assert sorted({row["step"] for row in often}) == [0, 1, 2, 3]
+    assert [row for row in often if row["step"] in (0, 3)] == seldom
+
+
+class KeepReturn(Callback):
+    """A Hydra callback that keeps what the jobs returned."""
+
+    kept: ClassVar[list[Any]] = []
+
+    def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
+        self.kept.append(job_return.return_value)
+
+
+def kept_return(policy: Path, *overrides: str) -> Any:
+    KeepReturn.kept.clear()
+    run(policy, *overrides, "+hydra.callbacks.keep._target_=tests.invariants.test_runs.KeepReturn")
+    (value,) = KeepReturn.kept
+    return value
+
+
+@pytest.mark.filterwarnings("ignore:hydra.utils.instantiate")
+def test_a_run_returns_the_objective_to_hydra(policy: Path, tmp_path: Path) -> None:
+    for objective in ("reward", "completion_tokens"):
+        value = kept_return(policy, *VARIED, f"objective={objective}", f"hydra.run.dir={objective}")
+        last = [row for row in numbers(tmp_path / objective, "evals.jsonl") if row["step"] == 3]
+        assert value == next(row["value"] for row in last if row["metric"] == objective)
+        assert load_run(tmp_path / objective).summary["objective"] == value
+
+
+@pytest.mark.filterwarnings("ignore:hydra.utils.instantiate")
+def test_no_steps_evaluates_only(policy: Path, tmp_path: Path) -> None:
+    value = kept_return(policy, "steps=0", "objective=reward")
+    found = load_run(tmp_path / "run", require_finished=True)
+    assert (found.summary["steps"], found.summary["planned_steps"]) == (0, 0)
+    assert len(found.metrics) == len(found.rollouts) == 0
+    assert not (tmp_path / "run/policy").exists()
+    (reward,) = found.evals[found.evals["metric"] == "reward"]["value"]
+    assert value == found.summary["objective"] == reward
+    assert math.isfinite(reward)
+
+
+def test_the_saved_policy_loads_and_repeats_the_last_evaluation(policy: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run(policy, *VARIED)
+    saved = tmp_path / "run/policy"
+    assert AutoModelForCausalLM.from_pretrained(saved).config.model_type == "qwen3"
+    assert AutoTokenizer.from_pretrained(saved).chat_template
+    assert_moves(tmp_path / "run")
+    run(saved, *VARIED, "steps=0", "hydra.run.dir=again")
+    last = {row["metric"]: row for row in numbers(tmp_path / "run", "evals.jsonl") if row["step"] == 3}
+    again = {row["metric"]: {**row, "step": 3} for row in numbers(tmp_path / "again", "evals.jsonl")}
+    assert again == {name: row for name, row in last.items() if name != "win_rate"}
+    before, after = (load_run(tmp_path / name).summary[key] for name, key in (("again", "before"), ("run", "after")))
+    assert before == after
+
+
+def test_the_recorded_configuration_repeats_the_run(policy: Path, tmp_path: Path) -> None:
+    run(policy, *VARIED, "reward.omega=3.5", "reward.weighting=exp", "seed=9")
+    ended = run_main(["--config-path", str(tmp_path / "run"), "--config-name", "config", "hydra.run.dir=again"])
+    assert ended.code == 0, ended.err
+    assert "omega: 3.5" in (tmp_path / "again/config.yaml").read_text()
+    assert (tmp_path / "again/config.yaml").read_text() == (tmp_path / "run/config.yaml").read_text()
+    assert both(tmp_path / "again") == both(tmp_path / "run")
+    first, second = (load_run(tmp_path / name).summary for name in ("run", "again"))
+    for key in ("reward", "dataset", "policy", "seed", "objective"):
+        assert first[key] == second[key]
+
+
+def test_ctrl_c_leaves_a_readable_record(policy: Path, tmp_path: Path) -> None:
+    arguments = small_run(policy, [*VARIED, "steps=5000", "evaluation.every=4"])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dro_lab.run", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    metrics = tmp_path / "run/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 5):
+        assert time.monotonic() < deadline, "no training step within two minutes"
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in out + err
+    assert err == ""
+    assert "interrupted after" in out
+    found = load_run(tmp_path / "run")
+    assert found.summary["status"] == "interrupted"
+    assert found.summary["planned_steps"] == 5000
+    steps = found.summary["steps"]
+    assert 5 <= steps < 5000
+    assert abs(len(found.metrics) - steps) <= 1
+    assert set(found.rollouts["step"]) >= set(range(steps - 1))
+    assert "interrupted at step" in (tmp_path / "run/report.html").read_text()
+    assert found.environment["end"] is not None
