@@ -110,7 +110,7 @@ class RunObserver(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.evaluations[-1].step != state.global_step:
+        if not self.evaluations or self.evaluations[-1].step != state.global_step:
             self.run_evaluation(state.global_step)
 
     # -------------------------------------------------------------------------------- evaluations

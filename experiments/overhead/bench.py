@@ -2,8 +2,8 @@
 
 ``python -m experiments.overhead.bench`` writes ``results.md`` and ``steps.csv`` beside this file. Three trainers take
 turns, step by step: bare TRL with a constant reward, the lab with ``reward=verifier``, the lab with ``reward=r3``. A
-step is everything from one step's begin to the next, logging and record included. All three start a step from the same seed
-with a learning rate of 0, so they sample the same completions, and the ratio is paired step by step.
+step is everything from one step's begin to the next, logging and record included. All three start a step from the same
+seed with a learning rate of 0, so they sample the same completions, and the ratio is paired step by step.
 """
 
 from __future__ import annotations

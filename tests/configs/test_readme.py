@@ -30,7 +30,12 @@ def test_a_users_own_reward_runs_as_the_readme_shows(tmp_path):
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        ["bash", "-euc", block("own-reward")], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-euc", block("own-reward")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.glob("outputs/*/*_top_sigma_pararev_s0")
