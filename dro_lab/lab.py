@@ -32,6 +32,10 @@ from dro_lab.training.trainer import LabTrainer
 from dro_lab.types import Row
 
 
+OWN_THREADS = torch.get_num_threads()
+"""Torch's own choice, before any job of this process set another number."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a run came to: its final summary and its folder."""
@@ -90,8 +94,7 @@ def reset_process(cfg: DictConfig) -> None:
     GradientState._reset_state()
     PartialState._reset_state()
     gc.collect()
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
+    torch.set_num_threads(cfg.threads or OWN_THREADS)
     random.seed(cfg.seed)
     np.random.seed(cfg.seed)
     set_seed(cfg.seed)
