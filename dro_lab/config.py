@@ -18,21 +18,22 @@ from dro_lab.checks import choice, number, whole
 from dro_lab.errors import UserError
 from dro_lab.evaluation.settings import check_objective, evaluation_settings
 
-GROUPS = {
-    "reward": "how a rollout is scored",
-    "gating": "which groups may teach at all",
-    "filtering": "which groups carry enough signal",
-    "advantage": "how rewards become advantages",
-    "algorithm": "TRL's GRPOConfig, key by key",
-    "dataset": "prompts, references and their metric",
-    "model": "the policy",
-    "rollout": "how completions are sampled",
-    "scorer": "how reference tokens are scored",
-    "judge": "who judges an answer's quality",
-    "evaluation": "held-out rows, samples and intervals",
-    "tracking": "where a run is mirrored",
-    "scale": "model, data source, batch sizes and steps for a machine",
-}
+GROUPS = (
+    "reward",
+    "gating",
+    "filtering",
+    "advantage",
+    "algorithm",
+    "dataset",
+    "model",
+    "rollout",
+    "scorer",
+    "judge",
+    "evaluation",
+    "tracking",
+    "scale",
+)
+"""The config groups of a run; `--help` has a line on each."""
 
 
 @dataclass

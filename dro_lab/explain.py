@@ -25,5 +25,5 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         texts = dict.fromkeys(str(item) for item in (error, error.__cause__) if item is not None)
         lines = [line.strip() for text in texts for line in text.splitlines() if line.strip() and not NOISE.match(line)]
-        return f"configuration: {' '.join(line if line[-1] in '.?' else line + '.' for line in lines)} {HELP}"
+        return f"configuration: {' '.join(line if line[-1] in '.?:' else line + '.' for line in lines)} {HELP}"
     return None

@@ -252,6 +252,7 @@ class Run:
     def close(self, status: str, error: str | None) -> Summary:
         """Write the summary, the report and the tracker's end, whatever the status."""
         summary = self.summary(status, error)
+        remove_empty(self.folder / "trainer")  # TRL makes its folder whether it writes there or not
         self.record.summary(summary)
         self.record.close()
         if self.observer.evaluations:
@@ -289,6 +290,12 @@ ARTIFACTS = (
     "report.html",
     "figures",
 )
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing; any other is left alone."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _artifacts(folder: Path) -> list[Path]:
