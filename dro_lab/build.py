@@ -102,6 +102,7 @@ def build_pipeline(cfg: DictConfig, names: Mapping[str, str]) -> Pipeline:
         filter=component("filtering", cfg.filtering, name=names.get("filtering", "filtering")),
         advantage=component("advantage", cfg.advantage, name=names.get("advantage", "advantage")),
         credit=cfg.credit,
+        mask_malformed=cfg.rollout.mask_malformed_completions,
     )
 
 

@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dro_lab.checks import choice, number, whole
+from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
 from dro_lab.evaluation.settings import check_objective, evaluation_settings
 
@@ -151,7 +151,7 @@ def _check_shared(cfg: DictConfig) -> None:
             raise UserError(f"algorithm.{key}={given}: is decided by {source} (now {decided}); set {source} instead")
 
 
-ROLLOUT = ("use_vllm", "max_completion_length", "temperature", "top_p")
+ROLLOUT = ("use_vllm", "max_completion_length", "temperature", "top_p", "mask_malformed_completions")
 
 
 def _check_sampling(cfg: DictConfig) -> None:
@@ -162,6 +162,7 @@ def _check_sampling(cfg: DictConfig) -> None:
             f"TRL's other sampling keys go under algorithm, for example +algorithm.top_k=50."
         )
     whole("rollout.max_completion_length", rollout.get("max_completion_length"), low=1, todo="96 suits the tiny policy")
+    flag("rollout.mask_malformed_completions", rollout.get("mask_malformed_completions"), todo="false is the default")
     number("rollout.temperature", rollout.get("temperature"), low=0.0, todo="1.0 is the default")
     if rollout["temperature"] == 0:
         raise UserError("rollout.temperature=0: must be above 0, or every rollout of a group is the same; try 1.0")

@@ -31,7 +31,6 @@ from dro_lab.training.rollouts import RolloutScorer
 from dro_lab.training.trainer import LabTrainer
 from dro_lab.types import Row
 
-
 OWN_THREADS = torch.get_num_threads()
 """Torch's own choice, before any job of this process set another number."""
 

@@ -47,6 +47,7 @@ class Pipeline:
     filter: Component
     advantage: Component
     credit: Credit = "completion"
+    mask_malformed: bool = False  # malformed completions are scored and counted, but teach nothing
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -60,6 +61,8 @@ class Pipeline:
         gate = self.gate(groups, stats, sampled)
         filtered = self.filter(groups, stats, gate.rewards)
         keep_PG = filtered.keep_PG & gate.admit_P[:, None]
+        if self.mask_malformed:
+            keep_PG = keep_PG & ~groups.malformed_PG
         reasons = tuple(a or b for a, b in zip(gate.reasons_P, filtered.reasons_P, strict=True))
         return Scored(
             groups=groups,

@@ -86,12 +86,15 @@ def _origin(provenance: Mapping[str, Any]) -> str:
 
 def _curves(run: Run, figures: Path) -> list[Curve]:
     metric = run.summary["before"]["metric"] if run.summary["before"] else "quality"
-    curves = [quality_curve(run.evals, run.rollouts, metric=metric, folder=figures)]
+    source = content.source_line(run.summary["provenance"])
+    curves = [quality_curve(run.evals, run.rollouts, metric=metric, source=source, folder=figures)]
     for column, title, colour in (
         ("reward", f"Reward {run.summary['reward']} of training rollouts", "#d55e00"),
         ("reasoning_tokens", "Reasoning length in tokens", "#009e73"),
     ):
-        curves.append(rollout_curve(run.rollouts, column=column, title=title, colour=colour, folder=figures))
+        curves.append(
+            rollout_curve(run.rollouts, column=column, title=title, colour=colour, source=source, folder=figures)
+        )
     return [curve for curve in curves if curve is not None]
 
 

@@ -118,6 +118,14 @@ def with_weights(tokens: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     return tokens.assign(shown=(squared / total.where(total > 0)).fillna(0.0)), False
 
 
+def source_line(provenance: Mapping[str, Any], *, width: int = 44) -> str:
+    """The data set and its source, short enough to stand under a figure; a long path keeps its end."""
+    location = provenance["location"]
+    location = location if len(location) <= width else "…" + location[-width:]
+    mark = f", sha256 {provenance['sha256'][:8]}" if provenance["sha256"] else ""
+    return f"{provenance['dataset']} ({provenance['kind']}: {location}{mark})"
+
+
 def visible(token: str) -> str:
     """A token's text without the space around it; white space alone is named."""
     names = {" ": "space", "\n": "line break", "\t": "tab", "": "part of a character"}

@@ -38,7 +38,9 @@ class Curve:
     caption: str
 
 
-def quality_curve(evals: pd.DataFrame, rollouts: pd.DataFrame, *, metric: str, folder: Path) -> Curve | None:
+def quality_curve(
+    evals: pd.DataFrame, rollouts: pd.DataFrame, *, metric: str, source: str, folder: Path
+) -> Curve | None:
     """Quality at each evaluation with its interval, over the quality of the rollouts trained on.
 
     None without an evaluation of ``metric``.
@@ -58,17 +60,18 @@ def quality_curve(evals: pd.DataFrame, rollouts: pd.DataFrame, *, metric: str, f
         axes.set_ylim(0, max(1.0, float(np.nanmax(high))))
         axes.legend(loc="best")
         axes.set_title("Quality")
-        axes.set_xlabel("training step")
 
     split = held_out["split"].iloc[0]
     caption = (
         f"Quality on {split} rows went from {value[0]:.2f} at step {step[0]:.0f} to {value[-1]:.2f} at {step[-1]:.0f}."
     )
     plotted = held_out[["step", "split", "metric", "value", "low", "high", "n"]]
-    return _save("quality", draw, plotted, caption=caption, folder=folder)
+    return _save("quality", draw, plotted, caption=caption, source=source, folder=folder)
 
 
-def rollout_curve(rollouts: pd.DataFrame, *, column: str, title: str, colour: str, folder: Path) -> Curve | None:
+def rollout_curve(
+    rollouts: pd.DataFrame, *, column: str, title: str, colour: str, source: str, folder: Path
+) -> Curve | None:
     """Mean of a column over the rollouts of each step, and smoothed over five steps with the middle half of them.
 
     None without a number.
@@ -87,24 +90,27 @@ def rollout_curve(rollouts: pd.DataFrame, *, column: str, title: str, colour: st
         axes.plot(frame["step"], frame["mean"], color=colour, linestyle="", marker="o", markersize=2.2, alpha=0.6)
         axes.plot(frame["step"], frame["smooth"], color=colour)
         axes.set_title(title)
-        axes.set_xlabel("training step")
 
     first, last = frame.iloc[0], frame.iloc[-1]
     caption = f"{title}: {first['mean']:.2f} at step {first['step']:.0f}, {last['mean']:.2f} at {last['step']:.0f}."
-    return _save(column, draw, frame, caption=caption, folder=folder)
+    return _save(column, draw, frame, caption=caption, source=source, folder=folder)
 
 
 def _smooth(series: pd.Series) -> pd.Series:
     return series.rolling(5, center=True, min_periods=1).mean()
 
 
-def _save(name: str, draw: Callable[[Axes], None], plotted: pd.DataFrame, *, caption: str, folder: Path) -> Curve:
+def _save(
+    name: str, draw: Callable[[Axes], None], plotted: pd.DataFrame, *, caption: str, source: str, folder: Path
+) -> Curve:
     folder.mkdir(exist_ok=True)
     plotted.to_csv(folder / f"{name}.csv", index=False)
     with rc_context(), matplotlib.style.context(STYLE):
         figure = Figure()
         FigureCanvasAgg(figure)
-        draw(figure.add_subplot())
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_xlabel(f"training step\n{source}")  # whatever names the data names its source
         figure.savefig(folder / f"{name}.png", facecolor="white")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

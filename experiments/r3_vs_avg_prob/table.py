@@ -106,10 +106,9 @@ def _preset(preset: str, rewards: Mapping[str, Mapping[int, Sequence[tuple[int, 
         ratio = ratio_of_medians(reached[BASELINE], reached[name], confidence=CONFIDENCE, resamples=10_000, seed=0)
         shown = "1" if name == BASELINE else _ratio(ratio)
         steps = max(step for curve in curves.values() for step, _ in curve)
-        lines.append(
-            f"| {name} | {steps} | {' '.join(map(_steps, reached[name]))} "
-            f"| {_steps(statistics.median_high(reached[name]))} | {shown} | {' '.join(f'{f:.2f}' for f in final)} | {statistics.fmean(final):.2f} |"
-        )
+        times, median = " ".join(map(_steps, reached[name])), _steps(statistics.median_high(reached[name]))
+        ends = " ".join(f"{value:.2f}" for value in final)
+        lines.append(f"| {name} | {steps} | {times} | {median} | {shown} | {ends} | {statistics.fmean(final):.2f} |")
     return [
         *lines,
         "",

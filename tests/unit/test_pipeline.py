@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -95,6 +97,23 @@ def test_a_group_that_the_gate_rejects_or_the_filter_drops_is_not_kept_and_says_
     assert metrics["filter/dropped_share"] == 0.5
     assert metrics["reward/sampled"] == 2.5
     assert metrics["reward/trained"] != metrics["reward/trained"]  # nan: nothing was trained
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_malformed_completions_teach_only_where_the_configuration_lets_them(mask):
+    step = replace(groups(), malformed_PG=torch.tensor([[True, False], [False, False]]))
+    chosen = Pipeline(
+        reward=reward("completion"),
+        gate=component("none", no_gate),
+        filter=component("none", no_filter),
+        advantage=component("group_norm", group_norm),
+        mask_malformed=mask,
+    )
+    scored = chosen.score(step, TokenStats())
+    assert scored.keep_PG.tolist() == [[not mask, True], [True, True]]
+    given = chosen.advantages(scored, step.completion_mask_PGC)
+    assert (given[0, 0] == 0) == mask
+    assert given[0, 1] != 0
 
 
 @pytest.mark.parametrize(
