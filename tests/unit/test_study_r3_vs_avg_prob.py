@@ -82,4 +82,4 @@ def test_every_job_has_a_folder_of_its_own_and_the_baseline_runs_longest(tmp_pat
     planned = jobs(tmp_path, [0, 1], list(PRESETS))
     assert len({job.folder for job in planned}) == len(planned) == 2 * sum(map(len, PRESETS.values()))
     assert steps_of("default", "avg_prob") == 100
-    assert {steps_of("default", reward) for reward in REWARDS if reward != "avg_prob"} == {60}
+    assert {steps_of("default", reward) for reward in REWARDS if reward != "avg_prob"} == {48}

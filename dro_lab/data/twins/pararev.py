@@ -54,7 +54,7 @@ class ParaRevTwin:
     """
 
     # rows only
-    style_coherence: float = 0.4  # AS: each word of the reference is formal with probability .5 + AS * u, u = +-1 a row
+    style_coherence: float = 0.5  # AS: each word of the reference is formal with probability .5 + AS * u, u = +-1 a row
     style_balance: float = 0.5  # share of rows whose reference is formal (u = +1)
     rare_words: int = 6  # rare synonyms in a reference, all of its own style
     even_tone: bool = False  # rows carry the concern under which the policy's wording hardly leans
