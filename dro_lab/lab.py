@@ -76,11 +76,13 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
             run_.go(model)
             status, error = "finished", None
         except KeyboardInterrupt:
-            run_.close("interrupted", "interrupted by the user")
-            console.warn(f"interrupted after {run_.observer.steps_done} steps; the record so far is in {folder}")
+            steps = run_.observer.steps_done
+            console.warn(f"interrupted after {steps} steps; closing the record (again: leave at once)")
+            run_.close_anyway("interrupted", "interrupted by the user")
+            console.say(f"record   {_short(folder)}")
             raise
         except BaseException as failure:
-            run_.close("failed", f"{type(failure).__name__}: {failure}")
+            run_.close_anyway("failed", f"{type(failure).__name__}: {failure}")
             raise
         summary = run_.close(status, error)
     run_.goodbye(summary)
@@ -263,6 +265,13 @@ class Run:
                 self.built.tracker.artifacts(_artifacts(self.folder))
             self.built.tracker.finish(status, error=error)
         return summary
+
+    def close_anyway(self, status: str, error: str) -> None:
+        """Close after a failure; what fails on the way is said, and does not hide why the run ended."""
+        try:
+            self.close(status, error)
+        except Exception as failure:
+            self.console.warn(f"the record could not be closed: {type(failure).__name__}: {failure}")
 
     def goodbye(self, summary: Summary) -> None:
         evaluations = self.observer.evaluations

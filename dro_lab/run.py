@@ -37,6 +37,7 @@ def main() -> None:
         with _hydra_raises():
             job()
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
         inside = _inside_job(error.__traceback__)

@@ -73,7 +73,7 @@ def both(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def assert_moves(folder: Path) -> None:
     """The run's numbers could differ: rewards differ within groups, and training changes something."""
     rows = numbers(folder)
-    assert [row["step"] for row in rows if row["reward/group_std"] > 0 and row["grad_norm"] > 0] == [1, 2, 3]
+    assert any(row["reward/group_std"] > 0 and row["grad_norm"] > 0 for row in rows)
     first, last = (
         [row["value"] for row in numbers(folder, "evals.jsonl") if row["metric"] == "reward" and row["step"] == step]
         for step in (0, len(rows))
@@ -202,8 +202,9 @@ def test_ctrl_c_leaves_a_readable_record(policy: Path, tmp_path: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in out + err
-    assert err == ""
+    assert err == "interrupted\n"
     assert "interrupted after" in out
+    assert out.endswith("record   run\n")
     found = load_run(tmp_path / "run")
     assert found.summary["status"] == "interrupted"
     assert found.summary["planned_steps"] == 5000
@@ -213,3 +214,25 @@ def test_ctrl_c_leaves_a_readable_record(policy: Path, tmp_path: Path) -> None:
     assert set(found.rollouts["step"]) >= set(range(steps - 1))
     assert "interrupted at step" in (tmp_path / "run/report.html").read_text()
     assert found.environment["end"] is not None
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "status", "said"),
+    [("KeyboardInterrupt", 130, "interrupted", "interrupted"), ("RuntimeError", 1, "failed", "RuntimeError: broken")],
+)
+def test_what_fails_while_a_run_is_closed_does_not_hide_why_it_ended(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: str, code: int, status: str, said: str
+) -> None:
+    (tmp_path / f"ends_in_{status}.py").write_text(
+        "from dro_lab.tracking.none import NoTracker\n\n\n"
+        f"def stops(groups, stats):\n    raise {raised}('broken')\n\n\n"
+        "class Fails(NoTracker):\n    def finish(self, status, *, error=None):\n        raise OSError('disk full')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = ("weighting", "omega", "clip_low", "clip_high", "sigma_on", "include_eos")
+    targets = [f"reward._target_=ends_in_{status}.stops", f"tracking._target_=ends_in_{status}.Fails"]
+    ended = run_main(small_run(policy, [*targets, *(f"~reward.{key}" for key in keys)]))
+    assert ended.code == code
+    assert said in ended.err.splitlines()[-1]
+    assert "could not be closed: OSError: disk full" in ended.out
+    assert load_run(tmp_path / "run").summary["status"] == status
