@@ -29,12 +29,13 @@ def compose(overrides: Sequence[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     import dro_lab.config  # noqa: F401  (types the root of the configuration)
+    from dro_lab.explain import explain
 
     try:
         with initialize_config_dir(config_dir=str(CONF)):
             return hydra_compose(config_name="config", overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"configuration: {error}. Next: see `python -m dro_lab.run --help`.") from error
+        raise UserError(explain(error) or str(error)) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,13 +65,14 @@ def _inspect(cfg: Any) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     from dro_lab.data.inspection import inspect_task
+    from dro_lab.explain import explain
     from dro_lab.models import context_length, load_config, load_tokenizer, policy_spec
 
     try:
         task = _load_task(cfg)
         spec = policy_spec(cfg.model)
     except OmegaConfBaseException as error:
-        raise UserError(f"configuration: {error}") from error
+        raise UserError(explain(error) or str(error)) from error
     tokenizer = load_tokenizer(spec)
     return inspect_task(
         task,
