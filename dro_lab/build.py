@@ -103,6 +103,7 @@ def build_pipeline(cfg: DictConfig, names: Mapping[str, str]) -> Pipeline:
         advantage=component("advantage", cfg.advantage, name=names.get("advantage", "advantage")),
         credit=cfg.credit,
         mask_malformed=cfg.rollout.mask_malformed_completions,
+        mask_truncated=bool(cfg.algorithm.get("mask_truncated_completions", False)),
     )
 
 

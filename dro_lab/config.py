@@ -140,6 +140,7 @@ FROM_ELSEWHERE = {
     "temperature": "rollout.temperature",
     "top_p": "rollout.top_p",
     "use_vllm": "rollout.use_vllm",
+    "chat_template_kwargs": "model.chat_template_kwargs",
 }
 """Keys of `algorithm` that other keys decide, since other parts of a run read those too."""
 

@@ -35,6 +35,17 @@ OWN_THREADS = torch.get_num_threads()
 """Torch's own choice, before any job of this process set another number."""
 
 
+HYDRA_NODE = """
+# what a repeated run needs of Hydra's own configuration: --config-path THIS_FOLDER --config-name config
+hydra:
+  run:
+    dir: ${outputs}/${now:%Y-%m-%d}/${now:%H-%M-%S}_${names.reward}_${names.dataset}_s${seed}
+  job_logging:
+    root:
+      level: WARNING
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a run came to: its final summary and its folder."""
@@ -66,7 +77,7 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
     _banner(console, cfg, built)
     model = load_weights(built.spec)  # what cannot be loaded is refused before there is a record
     with RunRecord(folder) as record:
-        record.config(OmegaConf.to_yaml(cfg, resolve=True))
+        record.config(OmegaConf.to_yaml(cfg, resolve=True) + HYDRA_NODE)
         environment = record.environment(
             seeds={"seed": cfg.seed, "evaluation": built.evaluation.seed}, threads=torch.get_num_threads()
         )
@@ -188,15 +199,16 @@ class Run:
     def _evaluate(self, step: int, base: Evaluation | None) -> Evaluation:
         assert self.trainer is not None
         assert self.scoring is not None
-        return evaluate(
-            sample=self.trainer.sample,
-            scoring=self.scoring,
-            model=self.trainer.policy,
-            rows=self.held_out,
-            step=step,
-            settings=self.built.evaluation,
-            base=base,
-        )
+        with self.trainer.accelerator.autocast():
+            return evaluate(
+                sample=self.trainer.sample,
+                scoring=self.scoring,
+                model=self.trainer.policy,
+                rows=self.held_out,
+                step=step,
+                settings=self.built.evaluation,
+                base=base,
+            )
 
     def _start_tracker(self) -> None:
         self.tracking = True

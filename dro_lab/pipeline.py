@@ -31,7 +31,7 @@ class Scored:
     gate: GateResult  # its rewards are the ones that teach (a gate may floor some)
     filtered: FilterResult
     keep_PG: Tensor  # admitted and kept
-    reasons_P: tuple[str, ...]  # why a group was dropped; "" where it was not
+    reasons_PG: tuple[tuple[str, ...], ...]  # why a rollout teaches nothing; "" where it does
 
     @property
     def rewards(self) -> Rewards:
@@ -48,6 +48,7 @@ class Pipeline:
     advantage: Component
     credit: Credit = "completion"
     mask_malformed: bool = False  # malformed completions are scored and counted, but teach nothing
+    mask_truncated: bool = False  # likewise the truncated
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -61,9 +62,20 @@ class Pipeline:
         gate = self.gate(groups, stats, sampled)
         filtered = self.filter(groups, stats, gate.rewards)
         keep_PG = filtered.keep_PG & gate.admit_P[:, None]
-        if self.mask_malformed:
-            keep_PG = keep_PG & ~groups.malformed_PG
-        reasons = tuple(a or b for a, b in zip(gate.reasons_P, filtered.reasons_P, strict=True))
+        masks = {
+            "malformed": groups.malformed_PG & self.mask_malformed,
+            "truncated": groups.truncated_PG & self.mask_truncated,
+        }
+        for masked_PG in masks.values():
+            keep_PG = keep_PG & ~masked_PG
+        group_reasons = [a or b for a, b in zip(gate.reasons_P, filtered.reasons_P, strict=True)]
+        reasons = tuple(
+            tuple(
+                reason or next((name for name, masked_PG in masks.items() if masked_PG[p, g]), "")
+                for g in range(groups.shape[1])
+            )
+            for p, reason in enumerate(group_reasons)
+        )
         return Scored(
             groups=groups,
             stats=stats,
@@ -71,7 +83,7 @@ class Pipeline:
             gate=gate,
             filtered=filtered,
             keep_PG=keep_PG,
-            reasons_P=reasons,
+            reasons_PG=reasons,
         )
 
     def advantages(self, scored: Scored, loss_mask_PGC: Tensor) -> Tensor:
@@ -138,6 +150,7 @@ def step_metrics(scored: Scored, name: str) -> Mapping[str, float]:
         "gate/rejected_share": 1.0 - scored.gate.admit_P.float().mean().item(),
         "gate/failed_share": scored.gate.failed_PG.float().mean().item(),
         "filter/dropped_share": 1.0 - scored.filtered.keep_PG.float().mean().item(),
+        "rollouts/kept_share": scored.keep_PG.float().mean().item(),
         "rollouts/truncated_share": groups.truncated_PG.float().mean().item(),
         "rollouts/malformed_share": groups.malformed_PG.float().mean().item(),
         "rollouts/reasoning_tokens": groups.reasoning_mask_PGC.sum(-1).float().mean().item(),

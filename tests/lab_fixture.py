@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def component(name: str, call: Callable[..., Any], needs: frozenset = frozenset(
     return Component(name=name, call=call, needs=needs)
 
 
-def pipeline(reward: Component | None = None, **parts: Component) -> Pipeline:
+def pipeline(reward: Component | None = None, **parts: Any) -> Pipeline:
     defaults = {
         "reward": reward or component("count", count_reward),
         "gate": component("none", no_gate),
@@ -133,6 +132,3 @@ def trainer(
     )
     made.remove_callback(PrinterCallback)
     return made
-
-
-reward_component = partial(component, "count")

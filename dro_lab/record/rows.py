@@ -31,13 +31,13 @@ def rollout_rows(
     *,
     advantages_PG: Tensor,
     keep_PG: Tensor,
-    reasons_P: Sequence[str],
+    reasons_PG: Sequence[Sequence[str]],
     quality_PG: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """One row a rollout of the step, prompt-major.
 
     ``advantages_PG`` is (P, G); an estimator's (P, G, C) is averaged over the completion tokens by the caller.
-    ``reasons_P`` says per prompt why a group was rejected or filtered ("" where kept). ``quality_PG`` in [0, 1], nan
+    ``reasons_PG`` says why a rollout teaches nothing ("" where it does). ``quality_PG`` in [0, 1], nan
     where it cannot be judged.
     """
     prompts, group_size = groups.shape
@@ -54,7 +54,6 @@ def rollout_rows(
             "prompt_id": str(groups.columns_P[p]["id"]),
             "prompt": prompt_text(groups.prompts_P[p]),
             "reference": groups.references_P[p],
-            "reason": reasons_P[p],
         }
         for g in range(group_size):
             values = {name: _number(matrix[p][g]) for name, matrix in parts.items()}
@@ -62,6 +61,7 @@ def rollout_rows(
                 {
                     **shared,
                     "rollout": g,
+                    "reason": reasons_PG[p][g],
                     "reasoning": groups.reasonings_PG[p][g],
                     "answer": groups.answers_PG[p][g],
                     "reward": outcome[p][g],

@@ -106,10 +106,6 @@ class ReferenceScorer:
             split = next((token for token, end in enumerate(ends) if end > len(before)), len(ids))
         return ids[:split], ids[split:]
 
-    def length(self, reference: str) -> int:
-        """Tokens that closing, marker and reference add to prompt and reasoning."""
-        return sum(map(len, self._encode(self._fmt.closing, reference)))
-
     def reference_logps(
         self,
         model: PreTrainedModel,
@@ -224,30 +220,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in modules:
             module.training = True
-
-
-def check_fits(
-    scorer: ReferenceScorer,
-    names: Sequence[str],
-    prompt_ids_P: Sequence[Sequence[int]],
-    references_P: Sequence[str],
-    *,
-    max_completion_length: int,
-    max_position_embeddings: int,
-) -> None:
-    """Check that prompt, completion budget and reference fit into the policy's context, for every row.
-
-    ``names`` say where a row stands, e.g. ``"train.json row 17"``.
-
-    Raises:
-        UserError: naming the first row that does not fit, its lengths and the way out.
-    """
-    for name, prompt_ids, reference in zip(names, prompt_ids_P, references_P, strict=True):
-        lengths = (len(prompt_ids), max_completion_length, scorer.length(reference))
-        if sum(lengths) > max_position_embeddings:
-            prompt, budget, suffix = lengths
-            raise UserError(
-                f"{name}: prompt {prompt} + rollout.max_completion_length {budget} + closing, marker and reference "
-                f"{suffix} = {sum(lengths)} tokens, but the policy's context holds {max_position_embeddings}. Shorten "
-                "or leave out the row, lower rollout.max_completion_length, or take a model with a longer context."
-            )

@@ -37,11 +37,14 @@ def check_needs(needs: Iterable[Need], policies: Iterable[str] = ("current",)) -
     policies, asked = sorted(policies), dict[Stat, str]()
     for need in sorted(needs, key=lambda need: (need.stat, need.policy)):
         if need.policy not in policies:
-            raise UserError(f"scored_by={need.policy}: no such policy in this run; available: {', '.join(policies)}")
+            raise UserError(
+                f"a component needs {need.stat} under the {need.policy} policy, which this run does not have; "
+                f"available: {', '.join(policies)}"
+            )
         if asked.setdefault(need.stat, need.policy) != need.policy:
             raise UserError(
-                f"scored_by: {need.stat} is asked for under {asked[need.stat]} and under {need.policy}; one run scores "
-                "it under one policy. Give all components the same scored_by."
+                f"{need.stat} is asked for under the {asked[need.stat]} and under the {need.policy} policy; one run "
+                "scores it under one. Let all components ask for the same."
             )
 
 

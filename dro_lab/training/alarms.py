@@ -40,10 +40,11 @@ class Alarms:
         self._zero_signal_steps = self._zero_signal_steps + 1 if value("groups/zero_signal_share") >= 1.0 else 0
         if self._zero_signal_steps >= 5:
             found["zero_signal"] = "five steps in a row no group had any spread in its rewards: nothing is learned"
-        dropped = max(value("gate/rejected_share"), value("filter/dropped_share"))
-        self._nothing_kept_steps = self._nothing_kept_steps + 1 if dropped >= 1.0 else 0
+        self._nothing_kept_steps = self._nothing_kept_steps + 1 if value("rollouts/kept_share") == 0 else 0
         if self._nothing_kept_steps >= 5:
-            found["starved"] = "five steps in a row every group was dropped by the gate or filter: nothing is learned"
+            found["starved"] = (
+                "five steps in a row every rollout was dropped by gate, filter or mask: nothing is learned"
+            )
         if value("reward/unscorable_share") > 0.5:
             found["unscorable"] = "over half of the rollouts could not be scored; their advantage is 0"
         if any(

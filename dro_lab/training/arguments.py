@@ -17,6 +17,13 @@ from dro_lab.errors import UserError
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
 """TRL 1.16 names an unknown one only when the first loss is computed."""
 
+LAB_DECIDES = {
+    "logging_steps": (1, "every step is logged, and evaluation.every counts logged steps"),
+    "scale_rewards": ("group", "the lab's own advantages take the place of TRL's; choose with advantage=NAME"),
+    "reward_weights": (None, "a run has one reward"),
+}
+"""Keys that would do nothing, or half of something, with another value."""
+
 PLAIN = {int, float, bool, str, type(None)}
 
 
@@ -45,6 +52,9 @@ def arguments(node: DictConfig, *, output_dir: str, steps: int) -> Any:
             hint = f"did you mean {near[0]}?" if near else "its documentation lists the keys."
             raise UserError(f"algorithm.{key}={value}: {function.__name__} of TRL has no such key; {hint}")
         _check_type(f"algorithm.{key}", value, hints[key])
+    for key, (fixed, why) in LAB_DECIDES.items():
+        if values.get(key, fixed) != fixed:
+            raise UserError(f"algorithm.{key}={values[key]}: must stay {fixed}: {why}")
     if values.get("loss_type", "dapo") not in LOSS_TYPES:
         raise UserError(f"algorithm.loss_type={values['loss_type']}: must be one of {', '.join(LOSS_TYPES)}")
     if values.get("use_vllm") and importlib.util.find_spec("vllm") is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dro_lab.console import RunConsole
+from dro_lab.errors import UserError
 from dro_lab.evaluation.evaluate import Evaluation
 from dro_lab.pipeline import step_metrics
 from dro_lab.record import RunRecord
@@ -59,7 +60,7 @@ class RunObserver(TrainerCallback):
                 scored.rewards,
                 advantages_PG=advantages_PG,
                 keep_PG=scored.keep_PG,
-                reasons_P=scored.reasons_P,
+                reasons_PG=scored.reasons_PG,
                 quality_PG=step.quality_PG,
             )
         )
@@ -90,7 +91,7 @@ class RunObserver(TrainerCallback):
         numbers = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
         step = state.global_step
         self.record.metrics(numbers, step=step)
-        self.tracker.metrics(numbers, step=step)
+        self._mirror(lambda: self.tracker.metrics(numbers, step=step))
         spent = self.clock.elapsed - self._training_since
         self.console.step(
             step,
@@ -134,12 +135,19 @@ class RunObserver(TrainerCallback):
                     split=evaluation.split,
                 )
             )
-            self.tracker.evaluation(estimates, step=step, split=evaluation.split)
+            self._mirror(lambda: self.tracker.evaluation(estimates, step=step, split=evaluation.split))
         quality = evaluation.estimates["quality"]
         self.console.evaluation(step, quality)
         if base is not None:
             self._raise(step, self._watch.evaluation(quality.value, base.estimates["quality"].value))
         return evaluation
+
+    def _mirror(self, call: Callable[[], None]) -> None:
+        """The record is what counts: a tracker that goes away is said once, and the run goes on without it."""
+        try:
+            call()
+        except UserError as error:
+            self.console.warn(f"tracking stopped, the run and its record go on: {error}")
 
     def _raise(self, step: int, messages: list[str]) -> None:
         for message in messages:

@@ -56,7 +56,7 @@ class LabTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Sequence[Sequence[int]]
     ) -> Tensor:
-        with self.clock.part("scoring"):
+        with self.clock.part("scoring"), self.accelerator.autocast():
             self._scored = self.scoring.score(
                 self.policy,
                 [self.rows[example["row"]] for example in inputs[:: self.num_generations]],

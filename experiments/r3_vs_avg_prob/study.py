@@ -8,9 +8,9 @@ defaults; ``--quick`` takes two seeds of the default preset.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
+from dro_lab.record.read import load_run
 from experiments.r3_vs_avg_prob import figure, step0, table
 from experiments.runs import Job, run_all
 
@@ -74,12 +74,12 @@ def main() -> None:
     presets = list(PRESETS)
     if arguments.quick:
         seeds, presets = seeds[:2], ["default"]
-    started = time.perf_counter()
     if not arguments.tables_only:
         run_all(jobs(arguments.outputs, seeds, presets), workers=arguments.workers)
     curves = table.load_curves(arguments.outputs, seeds, {preset: PRESETS[preset] for preset in presets})
+    seconds = sum(load_run(job.folder).summary["seconds"]["total"] for job in jobs(arguments.outputs, seeds, presets))
     measured = step0.load_or_measure(arguments.outputs / "step0.json", presets)
-    text = table.markdown(curves, measured, seeds=seeds, seconds=time.perf_counter() - started)
+    text = table.markdown(curves, measured, seeds=seeds, seconds=seconds)
     (HERE / "results.md").write_text(text)
     figure.draw(curves, HERE / "curves.png", HERE / "curves.csv")
     print(text)

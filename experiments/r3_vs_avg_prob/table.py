@@ -45,7 +45,7 @@ def markdown(curves: Curves, step0: Mapping[str, Any], *, seeds: Sequence[int], 
         "",
         f"Seeds {', '.join(map(str, seeds))}; {CONFIDENCE:.0%} bootstrap intervals over seeds; commit "
         f"{(commit['commit'] or 'unknown')[:12]}{' with local changes' if commit['dirty'] else ''}; command "
-        "`python -m experiments.r3_vs_avg_prob.study`.",
+        f"`python -m experiments.r3_vs_avg_prob.study`; {seconds / 60:.0f} minutes of run time on one core each.",
         "",
         *_step0(step0),
     ]

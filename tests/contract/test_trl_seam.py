@@ -17,7 +17,7 @@ from dro_lab.types import FilterResult, Rewards
 from tests import lab_fixture as lab
 from tests.tiny import byte_tokenizer, tiny_qwen3
 
-LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
+LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
 
 
 def parameters(function) -> list[str]:

@@ -66,11 +66,12 @@ def run(completions: list[list[list[int]]] | None, folder: Path) -> list[dict[st
         model=AutoModelForCausalLM.from_pretrained(shipped_policy(), dtype=torch.float32),
         tokenizer=tokenizer,
         rows=make_rows(preset("default"), "train", 16, seed=0),
-        chosen=lab.pipeline(Component(name="r3", call=r3, needs=REFERENCE_NEED)),
+        chosen=lab.pipeline(Component(name="r3", call=r3, needs=REFERENCE_NEED), credit="causal"),
         observer=observe,
         extra={"callbacks": [losses], **({} if completions is None else {"rollout_func": replay})},
         max_steps=STEPS,
         max_completion_length=96,
+        temperature=1.4,  # lengths differ, so that the loss is not 0
         learning_rate=1e-4,
     )
     trainer.train()

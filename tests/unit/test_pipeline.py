@@ -91,7 +91,7 @@ def test_a_group_that_the_gate_rejects_or_the_filter_drops_is_not_kept_and_says_
     chosen = pipeline(reward("completion"), gate=component("gate", gate), filter=component("drop", drop))
     scored = chosen.score(groups(), TokenStats())
     assert not scored.keep_PG.any()
-    assert scored.reasons_P == ("rubric", "sigma")
+    assert scored.reasons_PG == (("rubric", "rubric"), ("sigma", "sigma"))
     metrics = step_metrics(scored, "fixed")
     assert metrics["gate/rejected_share"] == 0.5
     assert metrics["filter/dropped_share"] == 0.5
@@ -99,18 +99,21 @@ def test_a_group_that_the_gate_rejects_or_the_filter_drops_is_not_kept_and_says_
     assert metrics["reward/trained"] != metrics["reward/trained"]  # nan: nothing was trained
 
 
+@pytest.mark.parametrize("kind", ["malformed", "truncated"])
 @pytest.mark.parametrize("mask", [False, True])
-def test_malformed_completions_teach_only_where_the_configuration_lets_them(mask):
-    step = replace(groups(), malformed_PG=torch.tensor([[True, False], [False, False]]))
+def test_malformed_and_truncated_completions_teach_only_where_the_configuration_lets_them(mask, kind):
+    step = replace(groups(), **{f"{kind}_PG": torch.tensor([[True, False], [False, False]])})
     chosen = Pipeline(
         reward=reward("completion"),
         gate=component("none", no_gate),
         filter=component("none", no_filter),
         advantage=component("group_norm", group_norm),
-        mask_malformed=mask,
+        **{f"mask_{kind}": mask},
     )
     scored = chosen.score(step, TokenStats())
     assert scored.keep_PG.tolist() == [[not mask, True], [True, True]]
+    assert scored.reasons_PG == ((kind if mask else "", ""), ("", ""))
+    assert step_metrics(scored, "fixed")["rollouts/kept_share"] == (0.75 if mask else 1.0)
     given = chosen.advantages(scored, step.completion_mask_PGC)
     assert (given[0, 0] == 0) == mask
     assert given[0, 1] != 0

@@ -265,7 +265,7 @@ def _groups() -> RolloutGroups:
 def test_rollout_rows_hold_each_rollout() -> None:
     rewards = Rewards(outcome_PG=torch.tensor([[0.5, math.nan]]), parts={"p": torch.tensor([[1.0, math.nan]])})
     advantages, keep = torch.tensor([[1.0, 0.0]]), torch.tensor([[True, False]])
-    rows = rollout_rows(_groups(), rewards, advantages_PG=advantages, keep_PG=keep, reasons_P=[""])
+    rows = rollout_rows(_groups(), rewards, advantages_PG=advantages, keep_PG=keep, reasons_PG=[["", ""]])
     assert [row["completion_tokens"] for row in rows] == [4, 3]
     assert [row["reasoning_tokens"] for row in rows] == [2, 1]
     assert [row["answer_tokens"] for row in rows] == [2, 2]

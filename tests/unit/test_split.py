@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -213,21 +211,6 @@ def test_groups_are_padded_and_masked():
     assert groups.answers_PG == [["b", ""], ["", "</think>"]]
     assert (groups.step, groups.progress) == (3, 0.5)
     assert groups.completion_ids_PGC.dtype == torch.int64
-
-
-def test_a_training_step_splits_in_milliseconds():
-    tokenizer = byte_tokenizer()
-    ids = tokenizer("The number of samples was 42.\n" * 30)["input_ids"][:60]
-    ids += [*tokenizer("\n</think>\n\nAnswer: the claim is wrong. " * 3)["input_ids"][:35], tokenizer.eos_token_id]
-    splitter = Splitter(tokenizer, ReasoningFormat(answer_marker=MARKER))
-    best = min(_seconds(lambda: splitter.split_groups([[ids] * 16] * 4, ["open"] * 4)) for _ in range(5))
-    assert best < 0.02  # about 3 ms on one quiet core
-
-
-def _seconds(work):
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def test_formats_and_tokenizers_that_cannot_work_are_refused():

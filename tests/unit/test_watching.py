@@ -16,8 +16,7 @@ HEALTHY = {
     "rollouts/malformed_share": 0.0,
     "rollouts/reasoning_tokens": 20.0,
     "groups/zero_signal_share": 0.2,
-    "gate/rejected_share": 0.0,
-    "filter/dropped_share": 0.0,
+    "rollouts/kept_share": 1.0,
     "reward/unscorable_share": 0.0,
 }
 
@@ -25,8 +24,7 @@ FAULTS = {
     "truncated": ({"rollouts/truncated_share": 0.6}, "completion limit"),
     "malformed": ({"rollouts/malformed_share": 0.6}, "never close their reasoning"),
     "zero_signal": ({"groups/zero_signal_share": 1.0}, "spread in its rewards"),
-    "starved by the gate": ({"gate/rejected_share": 1.0}, "dropped by the gate or filter"),
-    "starved by the filter": ({"filter/dropped_share": 1.0}, "dropped by the gate or filter"),
+    "starved": ({"rollouts/kept_share": 0.0}, "dropped by gate, filter or mask"),
     "unscorable": ({"reward/unscorable_share": 0.9}, "could not be scored"),
     "non-finite": ({"grad_norm": math.nan}, "not finite"),
     "entropy": ({"entropy": 0.001}, "stopped exploring"),
