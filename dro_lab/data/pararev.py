@@ -87,7 +87,7 @@ def load(
                 f"dataset.source=hub or a path. Next: leave it out, or set dataset.source."
             )
         return _twin(
-            dict(twin or {}),
+            twin,
             sizes=check_sizes(sizes),
             system_prompt=system_prompt,
             answer_marker=answer_marker,
@@ -116,15 +116,12 @@ def load(
 
 
 def _twin(
-    knobs: dict[str, Any], *, sizes: Mapping[str, int | None], system_prompt: str | None, answer_marker: str, seed: int
+    knobs: object, *, sizes: Mapping[str, int | None], system_prompt: str | None, answer_marker: str, seed: int
 ) -> Task:
     from dro_lab.data.twins import pararev as generator
+    from dro_lab.data.twins.knobs import configured
 
-    name = str(knobs.pop("preset", "default"))
-    try:
-        twin = generator.preset(name, **knobs)
-    except UserError as error:
-        raise UserError(f"dataset.twin: {error}") from error
+    name, given, twin = configured(knobs)
     splits = {}
     for split, size in TWIN_SIZES.items():
         # Held-out rows do not follow the run's seed, so that runs of different seeds are judged on the same rows.
@@ -133,7 +130,7 @@ def _twin(
         )
         system = conversation("", system_prompt=system_prompt)[:-1]
         splits[split] = [replace(row, prompt=[*system, *row.prompt]) for row in made] if system else made
-    changed = "".join(f", {key}={value}" for key, value in knobs.items())
+    changed = "".join(f", {key}={value}" for key, value in given.items())
     return Task(
         name="pararev",
         provenance=Provenance(

@@ -322,6 +322,40 @@ def test_the_twin_refuses_an_instruction():
         pararev.load(instruction="Fix.")
 
 
+@pytest.mark.parametrize(
+    ("twin", "wanted"),
+    [
+        (3, ["dataset.twin=3", "must hold keys and values", "default, mild", "+dataset.twin.rare_words=2"]),
+        (0, ["dataset.twin=0", "must hold keys and values"]),
+        ("mild", ["dataset.twin=mild", "dataset.twin.preset=NAME"]),
+        ([], ["dataset.twin=[]", "must hold keys and values"]),
+        ({"preset": "strong"}, ["dataset.twin.preset=strong", "default, mild, incoherent, shortcut"]),
+        ({"preset": None}, ["dataset.twin.preset=None", "default, mild"]),
+        ({"preset": ["mild"]}, ["dataset.twin.preset=['mild']"]),
+        ({"leen": 0.1}, ["dataset.twin.leen=0.1", "unknown twin knob", "lean"]),
+        ({1: 2}, ["dataset.twin.1=2", "unknown twin knob"]),
+        ({"rare_words": "many"}, ["dataset.twin.rare_words=many", "a whole number", "6 is the default"]),
+        ({"rare_words": 2.5}, ["dataset.twin.rare_words=2.5", "a whole number"]),
+        ({"rare_words": True}, ["dataset.twin.rare_words=True", "a whole number"]),
+        ({"rare_words": None}, ["dataset.twin.rare_words=None", "a whole number"]),
+        ({"rare_words": 99}, ["dataset.twin.rare_words=99", "must lie in [0, 8]"]),
+        ({"steps_max": "4"}, ["dataset.twin.steps_max=4", "a whole number"]),
+        ({"reference_length": 56.0}, ["dataset.twin.reference_length=56.0", "a whole number"]),
+        ({"even_tone": "perhaps"}, ["dataset.twin.even_tone=perhaps", "true or false", "false is the default"]),
+        ({"even_tone": 1}, ["dataset.twin.even_tone=1", "true or false"]),
+        ({"style_coherence": "high"}, ["dataset.twin.style_coherence=high", "a number", "0.5 is the default"]),
+        ({"style_coherence": [0.5]}, ["dataset.twin.style_coherence=[0.5]", "a number"]),
+        ({"style_coherence": float("nan")}, ["dataset.twin.style_coherence=nan", "a number"]),
+        ({"style_balance": True}, ["dataset.twin.style_balance=True", "a number"]),
+    ],
+)
+def test_a_bad_knob_of_the_twin_is_one_clear_message(twin, wanted):
+    with pytest.raises(UserError) as caught:
+        pararev.load(twin=twin)
+    for part in wanted:
+        assert part in str(caught.value)
+
+
 def test_an_unreadable_file_is_one_clear_message(tmp_path, monkeypatch):
     def refuse(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -256,6 +258,12 @@ def test_redundant_lines_repeat_the_mark() -> None:
 def test_a_bad_knob_is_named(knobs: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         preset("default", **knobs)
+
+
+@pytest.mark.parametrize("knobs", [{"lean": 0}, {"style_balance": 1}, {"even_tone": True}, {"rare_words": 0}])
+def test_a_whole_number_does_for_a_float_knob(knobs: dict[str, Any]) -> None:
+    ((name, value),) = knobs.items()
+    assert getattr(preset("default", **knobs), name) == value
 
 
 def test_an_unknown_preset_or_split_is_named() -> None:
