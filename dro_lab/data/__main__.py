@@ -64,11 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _inspect(cfg: Any) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
-    from dro_lab.data.inspection import inspect_task
+    from dro_lab.config import check
     from dro_lab.explain import explain
-    from dro_lab.models import context_length, load_config, load_tokenizer, policy_spec
 
     try:
+        check(cfg)  # before the heavy imports, as a run does
+        from dro_lab.data.inspection import inspect_task
+        from dro_lab.models import context_length, load_config, load_tokenizer, policy_spec
+
         task = _load_task(cfg)
         spec = policy_spec(cfg.model)
     except OmegaConfBaseException as error:
@@ -80,6 +83,7 @@ def _inspect(cfg: Any) -> dict[str, Any]:
         model=spec.name,
         context=context_length(load_config(spec)),
         max_completion=cfg.rollout.max_completion_length,
+        closing=spec.reasoning_format(task.answer_marker).closing,
         chat_template_kwargs=spec.chat_template_kwargs,
     )
 

@@ -22,18 +22,25 @@ def inspect_task(
     model: str,
     context: int,
     max_completion: int,
+    closing: str,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything there is to say about a task under a policy, as plain values ready for JSON.
 
     Token lengths are those of all rows that the loader accepted, before the ones that exceed the context are refused.
+    The first row is the first that a run would use. ``closing`` is what stands between reasoning and answer marker.
     """
     rows = [row for split in task.splits.values() for row in split]
     lengths = row_lengths(rows, tokenizer, chat_template_kwargs=chat_template_kwargs)
     fitted = fit_rows(
-        task, tokenizer, context=context, max_completion=max_completion, chat_template_kwargs=chat_template_kwargs
+        task,
+        tokenizer,
+        context=context,
+        max_completion=max_completion,
+        chat_template_kwargs=chat_template_kwargs,
+        closing=closing,
     )
-    first = next(((split, row) for split, split_rows in task.splits.items() for row in split_rows), None)
+    first = next(((split, row) for split, split_rows in fitted.splits.items() for row in split_rows), None)
     provenance = task.provenance
     return {
         "dataset": task.name,

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 
@@ -76,6 +77,31 @@ def test_the_tables_say_the_same_and_print_texts_verbatim(rows, policy, capsys):
     assert all(len(line) < 400 for line in shown.splitlines() if "question" in line)
 
 
+def test_the_first_row_is_one_that_a_run_would_use(rows, policy, capsys):
+    made = [{"id": "long", "prompt": "word " * 500}, {"id": "short", "prompt": "question"}]
+    made.append({"id": "held out", "prompt": "another"})
+    splits = ["train", "train", "test"]
+    rows.write_text(
+        "".join(json.dumps({**r, "reference": "a", "split": s}) + "\n" for r, s in zip(made, splits, strict=True))
+    )
+    assert main([*overrides(rows, policy), "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["first"]["id"] == "short"
+    assert [row["where"] for row in seen["refused"]] == ["train row long"]
+
+
+def test_the_closing_of_the_reasoning_counts_as_in_a_run(rows, policy, capsys):
+    needed = {}
+    for suffix in ("  ", " " * 10):
+        assert main([*overrides(rows, policy), f"model.close_suffix='{suffix}'", "--json"]) == 0
+        (refused,) = json.loads(capsys.readouterr().out)["refused"]
+        needed[suffix] = int(re.search(r"= (\d+) tokens > context 256", refused["reason"])[1])
+    tokenizer = byte_tokenizer()
+    more = len(tokenizer.encode("\n</think>" + " " * 10)) - len(tokenizer.encode("\n</think>  "))
+    assert more > 0
+    assert needed[" " * 10] - needed["  "] == more
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
@@ -85,6 +111,12 @@ def test_the_tables_say_the_same_and_print_texts_verbatim(rows, policy, capsys):
         (["dataset=finqa"], "finqa"),
         (["--jsonn"], "--jsonn: unknown option"),
         (["dataset.source=["], "KEY=VALUE"),
+        (["+foo=1"], "unknown key foo"),
+        (["rollout.max_completion_length=abc"], "rollout.max_completion_length=abc: must be a whole number"),
+        (["+rollout.tokens=1"], "rollout.tokens=1: unknown key"),
+        (["dataset.twin=3"], "dataset.twin=3: must hold keys and values"),
+        (["+dataset.twin.rare_words=many"], "dataset.twin.rare_words=many: must be a whole number"),
+        (["+dataset.twin.even_tone=perhaps"], "dataset.twin.even_tone=perhaps: must be true or false"),
     ],
 )
 def test_bad_arguments_are_one_message_and_status_2(arguments, wanted, policy, capsys):
