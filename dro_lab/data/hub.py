@@ -10,8 +10,11 @@ from typing import Any
 from dro_lab.data.sources import Loaded, Record, files_sha256
 from dro_lab.errors import UserError
 
-REACH_SECONDS = 9.0
-"""How long the hub may take to say which commit a revision is; a name lookup alone can block longer than that."""
+REACH_SECONDS = 6.0
+"""How long the hub may take to say which commit a revision is; a name lookup alone can block longer than that.
+
+A run imports for 5 to 8 seconds before it asks, and its message must come within 20 seconds of the command.
+"""
 
 
 def read(
