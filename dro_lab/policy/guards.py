@@ -1,4 +1,9 @@
-"""What a warm start must have reached: a warm start can fail silently, and then every reward looks bad."""
+"""What a warm start must have reached: a warm start can fail silently, and then every reward looks bad.
+
+The figures are measured without `dro_lab.scoring`, by sampling, splitting and one plain forward pass written out here.
+They say whether the policy is fit for the scorer and the splitter, so they must not lean on them: a fault in either
+would pass a failed warm start, or refuse a good one. This code knows only the twin's layout and serves no training run.
+"""
 
 from __future__ import annotations
 
