@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dro_lab.components import REFERENCE_NEED, component, instantiate_checked, resolve
 from dro_lab.data.fit import fit_rows
+from dro_lab.data.twins.knobs import twin_knobs, unmatched_knobs
 from dro_lab.data.rows import summarise
 from dro_lab.errors import UserError
 from dro_lab.evaluation.settings import EvaluationSettings, evaluation_settings
@@ -23,7 +24,7 @@ from dro_lab.training.arguments import arguments
 from dro_lab.types import Task
 
 FOREIGN_TEXT = (
-    "this policy was made from scratch on the procedural twins and knows nothing of this text: its numbers here mean "
+    "this policy was made from scratch on the procedural twin and knows nothing of this text: its numbers here mean "
     "nothing but that the path works; take a real model for results, for example model=qwen3_1_7b"
 )
 
@@ -78,6 +79,8 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     _check_rows(task, cfg, evaluation)
     if task.provenance.kind != "twin" and knows_twins_only(tokenizer):
         task = replace(task, notes=(*task.notes, FOREIGN_TEXT))
+    if (knobs := twin_knobs(cfg.dataset)) is not None:
+        task = replace(task, notes=(*task.notes, *unmatched_knobs(knobs, Path(spec.path))))
     tracker = instantiate_checked("tracking", cfg.tracking)
     return Built(
         names=names,

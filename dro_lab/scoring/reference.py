@@ -3,7 +3,7 @@
     sequence = prompt ids | reasoning ids exactly as sampled | closing + answer marker | reference | (EOS)
 
 The rollout's own answer is replaced by the reference, teacher-forced at temperature 1 whatever the sampling temperature
-was (arXiv 2506.13351). No other code asks a policy for log-probabilities.
+was (arXiv 2506.13351). No other code of a run asks a policy for log-probabilities.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one place where a completion is split into reasoning and answer.
+"""The one place of a run where a completion is split into reasoning and answer.
 
 Reward, gate, loss mask and scorer all use this split, so they agree on where the reasoning ends:
 
