@@ -65,7 +65,7 @@ def evaluation_settings(values: Mapping[str, Any]) -> EvaluationSettings:
         ("token_rows", 0, "rows whose reference tokens are kept, 8 by default"),
     ):
         whole(f"evaluation.{name}", values[name], low=low, todo=todo)
-    number("evaluation.reflective_sigma", values["reflective_sigma"], low=0.0, todo="0.1 is the default")
+    number("evaluation.reflective_sigma", values["reflective_sigma"], low=0.0, todo="0.2 is the default")
     confidence = values["confidence"]
     number("evaluation.confidence", confidence, low=0.0, high=1.0, todo="for example 0.9")
     if confidence in (0, 1):
