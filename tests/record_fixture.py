@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dro_lab.record import Alarm, Comparison, Estimate, RunRecord, Summary
-from dro_lab.types import Provenance, RefusedRow
+from dro_lab.types import Provenance, RefusedRow, RolloutGroups, TokenStats
 
 PROVENANCE = Provenance(dataset="pararev", kind="twin", location="default", revision="generator 1")
 NAMES = ["Arden", "Bexley", "Corin", "Delmar"]
@@ -85,6 +86,47 @@ def step_rows(rng: np.random.Generator, *, step: int, skill: float, prompts: int
                 }
             )
     return rollouts, tokens
+
+
+class Words:
+    """A tokenizer of whole words, each id one of them."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
+
+    def decode(self, token_ids: Sequence[int], **options: bool) -> str:
+        return "".join(self.words[i] for i in token_ids)
+
+
+def two_references() -> tuple[RolloutGroups, TokenStats, Words]:
+    """Two prompts of four rollouts as rewards get them: " 7" alone reacts to the reasoning, "the" is frequent."""
+    tokenizer = Words(["the", " the", " sum", " 7"])
+    ids_PR = torch.tensor([[0, 1, 2, 3], [0, 1, 1, 0]])
+    mask_PR = torch.tensor([[True, True, True, True], [True, True, True, False]])
+    probs_PGR = torch.full((2, 4, 4), 0.5)
+    probs_PGR[0, :, 3] = torch.tensor([0.1, 0.9, 0.2, 0.8])
+    nothing_PG, no_tokens_PGC = torch.zeros(2, 4), torch.zeros(2, 4, 1)
+    groups = RolloutGroups(
+        prompts_P=[[{"role": "user", "content": "How many?"}]] * 2,
+        references_P=["the the sum 7", "the the the"],
+        completions_PG=[["x"] * 4] * 2,
+        reasonings_PG=[["x"] * 4] * 2,
+        answers_PG=[["7"] * 4] * 2,
+        truncated_PG=nothing_PG.bool(),
+        malformed_PG=nothing_PG.bool(),
+        completion_ids_PGC=no_tokens_PGC.long(),
+        completion_mask_PGC=no_tokens_PGC.bool(),
+        reasoning_mask_PGC=no_tokens_PGC.bool(),
+        columns_P=[{"id": "row-0"}, {"id": "row-1"}],
+    )
+    stats = TokenStats(
+        reference_logps_PGR=probs_PGR.log().where(mask_PR[:, None], 0.0),
+        reference_mask_PR=mask_PR,
+        reference_eos_PR=torch.zeros_like(mask_PR),
+        reference_ids_PR=ids_PR,
+        verifier_PG=torch.tensor([[0.0, 1.0, 0.0, 1.0]] * 2),
+    )
+    return groups, stats, tokenizer
 
 
 def summary(**changes: Any) -> Summary:

@@ -19,7 +19,7 @@ from dro_lab.report.figures import Curve, quality_curve, rollout_curve
 
 KINDS = {
     "twin": "made by a seeded generator in the data set's format; these are not the data set's own texts",
-    "hub": "downloaded from the hub at a pinned revision",
+    "hub": "downloaded from the hub at the revision named",
     "file": "read from a local file",
 }
 STATES = {
@@ -55,8 +55,8 @@ def render(run: Run) -> str:
     summary = run.summary
     return environment.get_template("report.html.j2").render(
         summary=summary,
-        headline=content.headline(summary),
-        state=_state(summary),
+        headline=content.headline(summary, run.evals),
+        state=_state(run),
         kind=KINDS[summary["provenance"]["kind"]],
         origin=_origin(summary["provenance"]),
         curves=[{"svg": Markup(curve.svg), "caption": curve.caption} for curve in _curves(run, figures)],
@@ -70,8 +70,11 @@ def render(run: Run) -> str:
     )
 
 
-def _state(summary: Mapping[str, Any]) -> str:
-    values = {"steps": summary["steps"], "planned": summary["planned_steps"], "error": summary["error"]}
+def _state(run: Run) -> str:
+    summary, steps = run.summary, run.summary["steps"]
+    if summary["status"] == "running" and len(run.metrics):  # written at the start, and never again after a kill
+        steps = max(steps, int(run.metrics["step"].max()))
+    values = {"steps": steps, "planned": summary["planned_steps"], "error": summary["error"]}
     return STATES.get(summary["status"], "").format(**values)
 
 
@@ -99,20 +102,22 @@ def _curves(run: Run, figures: Path) -> list[Curve]:
 
 
 def _tokens(tokens: pd.DataFrame, figures: Path) -> dict[str, Any]:
-    weighted, own = content.with_weights(tokens)
+    weighted, weighting = content.with_weights(tokens)
+    shown = "weight" if weighting == "own" else "reaction"
     trained = weighted[weighted["split"] == "train"]
     taught = content.teachers(trained if len(trained) else weighted)
     if len(weighted):
         figures.mkdir(exist_ok=True)
         columns = ["step", "prompt_id", "position", "token", "shown", "sigma", "mean_prob", "truth"]
-        weighted[columns].rename(columns={"shown": "weight"}).to_csv(figures / "tokens.csv", index=False)
+        weighted[columns].rename(columns={"shown": shown}).to_csv(figures / "tokens.csv", index=False)
         pd.DataFrame([asdict(teacher) for teacher in taught]).to_csv(figures / "teachers.csv", index=False)
     queries = weighted[["step", "prompt_id"]].drop_duplicates()
     return {
         "teachers": taught,
-        "heat_maps": content.heat_maps(weighted),
-        "own_weights": own,
-        "truth": content.truth_sentence(weighted),
+        "heat_maps": content.heat_maps(weighted, shown=shown),
+        "weighting": weighting,
+        "shown": shown,
+        "truth": content.truth_sentence(weighted, shown=shown),
         "queries": len(queries),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,11 @@ from dro_lab.console import LABELS, SHARES
 MISSING = "–"
 CONTEXT = 5
 """Tokens shown on either side of one that taught."""
+EQUAL = 1e-4
+"""Weights of a reference that differ by less than this share of the largest are equal."""
+
+Weighting = Literal["own", "equal", "none"]
+"""How a reward weighs the reference's tokens: each by a weight of its own, all the same, or not one by one."""
 
 
 def number(value: float | None, *, share: bool = False) -> str:
@@ -44,15 +49,19 @@ class Headline:
     sentences: Sequence[str]
 
 
-def headline(summary: Mapping[str, Any]) -> Headline:
-    """Say how the run went, from ``summary.json`` alone."""
+def headline(summary: Mapping[str, Any], evals: pd.DataFrame | None = None) -> Headline:
+    """Say how the run went, from ``summary.json``; of a run cut short, ``evals`` say what was last measured."""
     before, after, win = summary["before"], summary["after"], summary["win_rate"]
     level = f"{100 * summary['confidence']:.0f}%"
+    about = f"Quality is the data set's own metric, {summary['metric']}: 1 is right, 0 is wrong."
+    if summary["status"] != "finished" and after is None:
+        sentences = _cut_short(summary, evals, level)
+        if sentences:
+            return Headline(title=sentences[0], sentences=[*sentences[1:], about])
     measured = [item for item in (before, after) if item is not None and item["value"] is not None]
     if not measured:
         return Headline(title="Quality was not measured", sentences=["No evaluation of this run gave a number."])
     first = measured[0]
-    about = f"Quality is the data set's own metric, {summary['metric']}: 1 is right, 0 is wrong."
     rows = f"{first['n']} held-out prompts"
     if len(measured) == 1 or summary["steps"] == 0:
         sentence = f"The policy scores {number(first['value'])} on {rows} ({level} interval {interval(first)})."
@@ -74,6 +83,29 @@ def headline(summary: Mapping[str, Any]) -> Headline:
             f"policy it started from ({interval(win, share=True)}; ties count half, so 50% would be no change).",
         )
     return Headline(title=title, sentences=sentences)
+
+
+def _cut_short(summary: Mapping[str, Any], evals: pd.DataFrame | None, level: str) -> list[str]:
+    """Title and sentences for a run that ended between evaluations; empty where nothing was measured."""
+    points: list[tuple[int, Mapping[str, Any]]] = [(0, summary["before"])] if summary["before"] else []
+    if evals is not None and len(evals):
+        metric = summary["before"]["metric"] if summary["before"] else "quality"
+        found = evals[evals["metric"] == metric].sort_values("step", kind="stable").astype({"value": float})
+        points = [(int(row["step"]), row) for row in found.to_dict("records")] or points
+    points = [(step, point) for step, point in points if point["value"] is not None and math.isfinite(point["value"])]
+    if not points:
+        return []
+    (first_step, first), (last_step, last) = points[0], points[-1]
+    said = [
+        f"{number(at['value'])} on {at['n']} held-out prompts ({level} interval {interval(at)})" for at in (first, last)
+    ]
+    start = "Before training" if first_step == 0 else f"At step {first_step}"
+    sentence = f"{start}, the policy scored {said[0]}."
+    if last_step == first_step:
+        title = f"Quality was {number(first['value'])} {start[0].lower()}{start[1:]}, and was not measured again"
+        return [title, f"{sentence} This run was not measured after that: what training changed is not known."]
+    title = f"Quality was {number(last['value'])} at step {last_step}, when it was last measured"
+    return [title, f"{sentence} It was last measured at step {last_step}: {said[1]}."]
 
 
 def _what_it_means(
@@ -104,18 +136,29 @@ class Teacher:
     right: str
 
 
-def with_weights(tokens: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """``tokens`` with a column ``shown``, and whether it is the reward's own weight.
+def with_weights(tokens: pd.DataFrame) -> tuple[pd.DataFrame, Weighting]:
+    """``tokens`` with a column ``shown``, and how the reward weighs them.
 
-    A reward without token weights gets ``sigma^2`` over its sum in the reference: how strongly the token reacts to the
-    reasoning.
+    ``shown`` is the reward's weight where that tells tokens apart. Where it does not (no weights, or equal ones within
+    each reference) it is ``sigma^2`` over its sum in the reference: how strongly the token reacts to the reasoning.
     """
-    own = bool(tokens["weight"].notna().any())
-    if own:
-        return tokens.assign(shown=tokens["weight"].fillna(0.0)), True
+    weighting = _weighting(tokens)
+    if weighting == "own":
+        return tokens.assign(shown=tokens["weight"].fillna(0.0)), weighting
     squared = tokens["sigma"].fillna(0.0) ** 2
     total = squared.groupby([tokens["step"], tokens["prompt_id"]]).transform("sum")
-    return tokens.assign(shown=(squared / total.where(total > 0)).fillna(0.0)), False
+    return tokens.assign(shown=(squared / total.where(total > 0)).fillna(0.0)), weighting
+
+
+def _weighting(tokens: pd.DataFrame) -> Weighting:
+    weight = tokens["weight"].astype(float)
+    if weight.isna().all():
+        return "none"
+    of_reference = weight.groupby([tokens["step"], tokens["prompt_id"]])
+    largest = of_reference.transform("max")
+    apart = largest - of_reference.transform("min") > EQUAL * largest
+    # weights of 0 alone: nothing depended on the reasoning, and a reward of equal weights would still have weighed it
+    return "own" if apart.any() or not (weight > 0).any() else "equal"
 
 
 def source_line(provenance: Mapping[str, Any], *, width: int = 44) -> str:
@@ -123,6 +166,8 @@ def source_line(provenance: Mapping[str, Any], *, width: int = 44) -> str:
     location = provenance["location"]
     location = location if len(location) <= width else "…" + location[-width:]
     mark = f", sha256 {provenance['sha256'][:8]}" if provenance["sha256"] else ""
+    if provenance["kind"] == "hub" and provenance["revision"]:
+        mark = f", revision {provenance['revision'][:8]}"
     return f"{provenance['dataset']} ({provenance['kind']}: {location}{mark})"
 
 
@@ -161,8 +206,11 @@ class HeatToken:
     note: str
 
 
-def heat_maps(weighted: pd.DataFrame, *, count: int = 3) -> list[tuple[str, list[HeatToken]]]:
-    """Up to ``count`` references as coloured tokens, spread from the first recorded step to the last."""
+def heat_maps(weighted: pd.DataFrame, *, shown: str = "weight", count: int = 3) -> list[tuple[str, list[HeatToken]]]:
+    """Up to ``count`` references as coloured tokens, spread from the first recorded step to the last.
+
+    ``shown`` is the word for what the column of that name holds.
+    """
     queries = weighted[["step", "prompt_id"]].drop_duplicates().sort_values("step", kind="stable")
     maps = []
     for index in np.unique(np.linspace(0, len(queries) - 1, min(count, len(queries))).round().astype(int)):
@@ -175,7 +223,7 @@ def heat_maps(weighted: pd.DataFrame, *, count: int = 3) -> list[tuple[str, list
                 text=row.token.lstrip(),
                 heat=row.shown / top,
                 truth=row.truth is True or row.truth is np.True_,
-                note=f"weight {row.shown:.3f}, sigma {row.sigma:.3f}, mean probability {row.mean_prob:.2f}",
+                note=f"{shown} {row.shown:.3f}, sigma {row.sigma:.3f}, mean probability {row.mean_prob:.2f}",
             )
             for row in query.itertuples()
         ]
@@ -183,8 +231,8 @@ def heat_maps(weighted: pd.DataFrame, *, count: int = 3) -> list[tuple[str, list
     return maps
 
 
-def truth_sentence(weighted: pd.DataFrame) -> str:
-    """How much of the weight lies on the tokens known to matter; "" where that is not known."""
+def truth_sentence(weighted: pd.DataFrame, *, shown: str = "weight") -> str:
+    """How much of the weight (or what ``shown`` names) lies on the tokens known to matter; "" where nobody knows."""
     known = weighted[weighted["truth"].notna()]
     if known.empty or known["shown"].sum() == 0:
         return ""
@@ -192,7 +240,7 @@ def truth_sentence(weighted: pd.DataFrame) -> str:
     share, expected = known.loc[true, "shown"].sum() / known["shown"].sum(), true.mean()
     return (
         f"Underlined tokens depend on the result of the reasoning, as the data set's generator knows. They are "
-        f"{expected:.0%} of the tokens and carry {share:.0%} of the weight."
+        f"{expected:.0%} of the tokens and carry {share:.0%} of the {shown}."
     )
 
 

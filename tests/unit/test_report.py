@@ -13,9 +13,16 @@ import pytest
 
 from dro_lab.record import Estimate, RunRecord
 from dro_lab.record.read import load_run
+from dro_lab.record.rows import token_rows
 from dro_lab.report import content, write_report
 from dro_lab.report.__main__ import main
-from tests.record_fixture import PROVENANCE, step_rows, summary, write_record
+from dro_lab.rewards.avg_logprob import avg_logprob
+from dro_lab.rewards.avg_prob import avg_prob
+from dro_lab.rewards.r3 import r3
+from dro_lab.rewards.seq_prob import seq_prob
+from dro_lab.rewards.verifier import verifier
+from dro_lab.types import Reward
+from tests.record_fixture import PROVENANCE, step_rows, summary, two_references, write_record
 
 EVIL = '<script>alert("x")</script>'
 
@@ -187,6 +194,45 @@ def test_an_unfinished_run_says_so(tmp_path: Path, changes: dict, text: str) -> 
     assert "three tokens" not in page.text
 
 
+@pytest.mark.parametrize(
+    ("steps", "title", "sentence"),
+    [
+        (
+            (0,),
+            "Quality was 0.20 before training, and was not measured again",
+            "Before training, the policy scored 0.20 on 32 held-out prompts (95% interval 0.10 to 0.30).",
+        ),
+        (
+            (0, 8, 16),
+            "Quality was 0.36 at step 16, when it was last measured",
+            "It was last measured at step 16: 0.36 on 32 held-out prompts (95% interval 0.26 to 0.46).",
+        ),
+    ],
+)
+@pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
+def test_a_run_cut_short_claims_no_after(tmp_path: Path, steps: tuple, title: str, sentence: str, status: str) -> None:
+    """Also a killed one, whose summary is that of its start."""
+    ended = {"steps": 17, "before": _estimate(0)} if status != "running" else {"steps": 0, "before": None}
+    with RunRecord(tmp_path / "run") as record:
+        for step in steps:
+            record.evaluation([_estimate(step)], step=step, split="test")
+        record.metrics({"loss": 0.0}, step=17)
+        error = "no memory" if status == "failed" else None
+        record.summary(summary(status=status, error=error, after=None, win_rate=None, objective=None, **ended))
+    page = Page(write_report(tmp_path / "run"))
+    assert f"\n{title}\n" in page.text
+    assert sentence in page.text
+    assert "step 17 of 40" in page.text
+    assert "17 training steps" not in page.text
+    assert "after 17 steps" not in page.text
+    assert "it scores" not in page.text
+
+
+def _estimate(step: int) -> Estimate:
+    value = 0.2 + step / 100
+    return Estimate(metric="quality", value=value, low=value - 0.1, high=value + 0.1, n=32)
+
+
 def _tokens(rows: list[tuple]) -> pd.DataFrame:
     columns = ["step", "prompt_id", "position", "token", "weight", "sigma", "truth"]
     return pd.DataFrame(rows, columns=columns).assign(mean_prob=0.5)
@@ -202,8 +248,8 @@ def test_the_tokens_that_taught_most_are_those_with_the_most_weight() -> None:
             (5, "a", 1, " more", 0.7, 0.4, True),
         ]
     )
-    weighted, own = content.with_weights(frame)
-    assert own
+    weighted, weighting = content.with_weights(frame)
+    assert weighting == "own"
     found = content.teachers(weighted)
     assert [(item.token, item.count) for item in found] == [("7", 2), ("more", 1), ("sum", 1)]
     assert [item.share for item in found] == pytest.approx([0.6, 0.35, 0.05])
@@ -211,17 +257,46 @@ def test_the_tokens_that_taught_most_are_those_with_the_most_weight() -> None:
     assert content.truth_sentence(weighted).endswith("They are 60% of the tokens and carry 95% of the weight.")
 
 
-def test_a_reward_without_weights_shows_the_reaction_to_the_reasoning(tmp_path: Path) -> None:
+EQUAL = "gives all tokens of the reference the same weight"
+NONE = "has no weights for single tokens of the reference: it reads the sampled answer, or the reference as a whole"
+OWN = "weighs each token of the reference by how much its probability depends on the reasoning"
+
+
+@pytest.mark.parametrize(
+    ("reward", "sentence"),
+    [(r3, OWN), (avg_prob, EQUAL), (avg_logprob, EQUAL), (seq_prob, NONE), (verifier, NONE)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_page_says_how_the_reward_weighs_tokens(tmp_path: Path, reward: Reward, sentence: str) -> None:
+    groups, stats, tokenizer = two_references()
+    rows = token_rows(groups, stats, reward(groups, stats), tokenizer=tokenizer, prompts=[0, 1], split="test")
+    name = reward.__name__
+    with RunRecord(tmp_path / "run") as record:
+        record.tokens(rows)
+        record.summary(summary(reward=name))
+    page = Page(write_report(tmp_path / "run"))
+    assert [text in page.text for text in (OWN, EQUAL, NONE)] == [text == sentence for text in (OWN, EQUAL, NONE)]
+    assert f"The reward {name} {sentence}" in page.text
+    assert ("taught" in page.text) == (sentence == OWN)
+    assert ("tokens that react most to the reasoning" in page.text) == (sentence != OWN)
+    assert ("% of the weight" in page.text) == (sentence == OWN)
+    if sentence != OWN:
+        # "7" moves with the reasoning and stands once; "the" stands five times and never moves
+        assert re.search(r"1\. 100% of the reaction, seen 1 times\n7the the sum 7\n", page.text)
+        shown = pd.read_csv(tmp_path / "run" / "figures" / "tokens.csv")
+        assert shown.groupby("prompt_id")["reaction"].sum().tolist() == pytest.approx([1, 0])
+
+
+def test_the_reaction_is_the_share_of_variance_in_a_reference() -> None:
     frame = _tokens([(0, "a", 0, "x", None, 0.1, None), (0, "a", 1, "y", None, 0.3, None)])
-    weighted, own = content.with_weights(frame)
-    assert not own
+    weighted, weighting = content.with_weights(frame)
+    assert weighting == "none"
     assert weighted["shown"].tolist() == pytest.approx([0.1, 0.9])
     assert content.truth_sentence(weighted) == ""
-    _, tokens = step_rows(np.random.default_rng(0), step=0, skill=0.5, prompts=1, group=1)
-    with RunRecord(tmp_path / "run") as record:
-        record.tokens([row | {"weight": None, "truth": None} for row in tokens])
-        record.summary(summary(reward="avg_prob"))
-    assert "avg_prob gives all tokens of the reference the same weight" in Page(write_report(tmp_path / "run")).text
+    long = _tokens([(0, p, j, "x", 1 / n, 0.1, True) for p, n in (("a", 3), ("b", 7)) for j in range(n)])
+    weighted, weighting = content.with_weights(long)
+    assert weighting == "equal", "weights differ between references of other lengths, not within one"
+    assert content.truth_sentence(weighted, shown="reaction").endswith("carry 100% of the reaction.")
 
 
 def test_no_token_is_named_where_none_taught(tmp_path: Path) -> None:
@@ -281,3 +356,12 @@ def test_provenance_of_files_and_hubs_is_named() -> None:
     hub = {"kind": "hub", "location": "owner/name", "revision": "abc", "sha256": None}
     assert _origin(hub) == "owner/name, revision abc"
     assert _origin(asdict(PROVENANCE)) == "default, generator 1"
+
+
+def test_the_line_under_a_figure_names_the_version_of_the_data() -> None:
+    file = {"dataset": "finqa", "kind": "file", "location": "a.json", "revision": None, "sha256": "0123456789abcdefff"}
+    assert content.source_line(file) == "finqa (file: a.json, sha256 01234567)"
+    hub = {"dataset": "finqa", "kind": "hub", "location": "owner/name", "revision": "abcdef0123456", "sha256": None}
+    assert content.source_line(hub) == "finqa (hub: owner/name, revision abcdef01)"
+    assert content.source_line({**hub, "revision": None}) == "finqa (hub: owner/name)"
+    assert content.source_line(asdict(PROVENANCE)) == "pararev (twin: default)"
