@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from dro_lab.build import Built, build
 from dro_lab.console import RunConsole, farewell
+from dro_lab.errors import UserError
 from dro_lab.evaluation.evaluate import Evaluation, evaluate
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
@@ -227,10 +228,11 @@ class Run:
         )
 
     def summary(self, status: Any, error: str | None = None) -> Summary:
-        """The summary as of now."""
-        built, evaluations = self.built, self.observer.evaluations
+        """The summary as of now; *after* is what was measured at the step where the run stands, if anything was."""
+        built, evaluations, steps = self.built, self.observer.evaluations, self.observer.steps_done
         before = evaluations[0].estimates if evaluations else {}
-        after = evaluations[-1].estimates if evaluations else {}
+        ended = bool(evaluations) and evaluations[-1].step == steps and (steps > 0 or status == "finished")
+        after = evaluations[-1].estimates if ended else {}
         objective = after[self.cfg.objective].value if self.cfg.objective in after else None
         return Summary(
             status=status,
@@ -241,7 +243,7 @@ class Run:
             seed=self.cfg.seed,
             provenance=built.task.provenance,
             metric=built.task.metric_name,
-            steps=self.observer.steps_done,
+            steps=steps,
             planned_steps=self.cfg.steps,
             objective=objective,
             confidence=built.evaluation.confidence,
@@ -273,10 +275,18 @@ class Run:
 
             write_report(self.folder)
         with self.clock.part("other"):
-            if self.tracking:
-                self.built.tracker.artifacts(_artifacts(self.folder))
-            self.built.tracker.finish(status, error=error)
+            self._end_tracker(status, error)
         return summary
+
+    def _end_tracker(self, status: Any, error: str | None) -> None:
+        """The record is what counts: what the tracker refuses at the end is said, and takes no result away."""
+        tracker = self.built.tracker
+        attach = [lambda: tracker.artifacts(_artifacts(self.folder))] if self.tracking else []
+        for call in [*attach, lambda: tracker.finish(status, error=error)]:  # what cannot be attached is still ended
+            try:
+                call()
+            except UserError as failure:
+                self.console.warn(f"the tracker did not take the end of the run, the record is whole: {failure}")
 
     def close_anyway(self, status: str, error: str) -> None:
         """Close after a failure; what fails on the way is said, and does not hide why the run ended."""

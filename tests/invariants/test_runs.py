@@ -212,8 +212,70 @@ def test_ctrl_c_leaves_a_readable_record(policy: Path, tmp_path: Path) -> None:
     assert 5 <= steps < 5000
     assert abs(len(found.metrics) - steps) <= 1
     assert set(found.rollouts["step"]) >= set(range(steps - 1))
-    assert "interrupted at step" in (tmp_path / "run/report.html").read_text()
+    page = (tmp_path / "run/report.html").read_text()
+    assert "interrupted at step" in page
     assert found.environment["end"] is not None
+    assert_after_is_measured(tmp_path / "run", page)
+
+
+def assert_after_is_measured(folder: Path, page: str) -> None:
+    """The record and the page claim an *after* only where the last evaluation was made at the last step."""
+    found = load_run(folder)
+    summary, last = found.summary, int(found.evals["step"].max())
+    quality = found.evals[found.evals["metric"] == "quality"].set_index("step")["value"]
+    assert summary["before"]["value"] == quality[0]
+    assert (f"after {summary['steps']} training steps with" in page) == (summary["steps"] == last > 0)
+    if summary["steps"] == last > 0:
+        assert summary["after"]["value"] == summary["objective"] == quality[last]
+        assert summary["win_rate"] is not None
+    else:
+        assert summary["after"] is summary["objective"] is summary["win_rate"] is None
+        assert all(line["after"] is None for line in summary["comparison"])
+        assert (f"last measured at step {last}" if last else "was not measured again") in page
+
+
+@pytest.mark.parametrize(("calls", "steps", "last"), [(2, 0, 0), (5, 2, 2), (6, 3, 2)])
+def test_a_run_cut_short_claims_an_after_only_where_it_was_measured(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int, steps: int, last: int
+) -> None:
+    """The reward ends the run at its ``calls``-th call: it is called once an evaluation, and once a step."""
+    (tmp_path / f"ends_at_call_{calls}.py").write_text(
+        "from dro_lab.rewards.avg_prob import avg_prob\n\nseen = []\n\n\n"
+        "def stops(groups, stats):\n    seen.append(groups.step)\n"
+        f"    if len(seen) == {calls}:\n        raise KeyboardInterrupt\n    return avg_prob(groups, stats)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = ("weighting", "omega", "clip_low", "clip_high", "sigma_on", "include_eos")
+    arguments = [f"reward._target_=ends_at_call_{calls}.stops", *(f"~reward.{key}" for key in keys)]
+    ended = run_main(small_run(policy, [*arguments, "steps=4", "evaluation.every=2"]))
+    assert ended.code == 130, ended.err
+    found = load_run(tmp_path / "run")
+    assert (found.summary["steps"], found.evals["step"].max()) == (steps, last)
+    assert_after_is_measured(tmp_path / "run", (tmp_path / "run/report.html").read_text())
+
+
+@pytest.mark.parametrize("call", ["artifacts", "finish"])
+def test_a_tracker_that_fails_at_the_end_takes_no_result_away(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (tmp_path / f"refuses_{call}.py").write_text(
+        "from pathlib import Path\n\nfrom dro_lab.errors import UserError\n"
+        "from dro_lab.tracking.none import NoTracker\n\n\n"
+        "class Refuses(NoTracker):\n"
+        "    def finish(self, status, *, error=None):\n        Path('ended').write_text(status)\n\n\n"
+        "class Fails(Refuses):\n"
+        f"    def {call}(self, *values, **named):\n        super().{call}(*values, **named)\n"
+        "        raise UserError('tracking.uri=x: the server went away')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = run(policy, f"tracking._target_=refuses_{call}.Fails")
+    warning = "warning: the tracker did not take the end of the run, the record is whole: tracking.uri=x: the server"
+    assert out.count(warning) == 1
+    after = out[out.index(warning) :]
+    for text in ("before", "after", "quality", "report   run/report.html", "record   run"):
+        assert text in after
+    assert (tmp_path / "ended").read_text() == "finished", "what cannot be attached to is still ended"
+    assert load_run(tmp_path / "run", require_finished=True).summary["after"] is not None
 
 
 @pytest.mark.parametrize(
