@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from dro_lab.components import REFERENCE_NEED, component, instantiate_checked, resolve
 from dro_lab.data.fit import fit_rows
-from dro_lab.data.twins.knobs import twin_knobs, unmatched_knobs
 from dro_lab.data.rows import summarise
+from dro_lab.data.twins.knobs import twin_knobs, unmatched_knobs
 from dro_lab.errors import UserError
 from dro_lab.evaluation.settings import EvaluationSettings, evaluation_settings
 from dro_lab.models import PolicySpec, context_length, knows_twins_only, load_config, load_tokenizer, policy_spec
