@@ -171,6 +171,11 @@ def test_the_saved_policy_loads_and_repeats_the_last_evaluation(policy: Path, tm
     assert before == after
 
 
+def _heed_ctrl_c() -> None:
+    """A shell that starts its jobs in the background makes them ignore SIGINT, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_recorded_configuration_repeats_the_run(policy: Path, tmp_path: Path) -> None:
     run(policy, *VARIED, "reward.omega=3.5", "reward.weighting=exp", "seed=9")
     ended = run_main(["--config-path", str(tmp_path / "run"), "--config-name", "config", "hydra.run.dir=again"])
@@ -192,6 +197,7 @@ def test_ctrl_c_leaves_a_readable_record(policy: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=_heed_ctrl_c,
     )
     metrics = tmp_path / "run/metrics.jsonl"
     deadline = time.monotonic() + 120
