@@ -77,9 +77,11 @@ def main() -> None:
     if not arguments.tables_only:
         run_all(jobs(arguments.outputs, seeds, presets), workers=arguments.workers)
     curves = table.load_curves(arguments.outputs, seeds, {preset: PRESETS[preset] for preset in presets})
-    seconds = sum(load_run(job.folder).summary["seconds"]["total"] for job in jobs(arguments.outputs, seeds, presets))
+    runs = [load_run(job.folder) for job in jobs(arguments.outputs, seeds, presets)]
+    seconds = sum(run.summary["seconds"]["total"] for run in runs)
+    commits = sorted({str(run.environment["git"]["commit"])[:12] for run in runs})
     measured = step0.load_or_measure(arguments.outputs / "step0.json", presets)
-    text = table.markdown(curves, measured, seeds=seeds, seconds=seconds)
+    text = table.markdown(curves, measured, seeds=seeds, seconds=seconds, commits=commits)
     (HERE / "results.md").write_text(text)
     figure.draw(curves, HERE / "curves.png", HERE / "curves.csv")
     print(text)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.steps_to_target import Ratio, Target, baseline_target, ratio_of_medians, steps_to_target
-from dro_lab.record.environment import git_state
 from dro_lab.record.read import load_run
 
 WINDOW = 3
@@ -38,14 +37,15 @@ def load_curves(root: Path, seeds: Sequence[int], presets: Mapping[str, Sequence
     return curves
 
 
-def markdown(curves: Curves, step0: Mapping[str, Any], *, seeds: Sequence[int], seconds: float) -> str:
+def markdown(
+    curves: Curves, step0: Mapping[str, Any], *, seeds: Sequence[int], seconds: float, commits: Sequence[str]
+) -> str:
     """The whole results page."""
-    commit = git_state()
     lines = [
         "# Results",
         "",
-        f"Seeds {', '.join(map(str, seeds))}; {CONFIDENCE:.0%} bootstrap intervals over seeds; commit "
-        f"{(commit['commit'] or 'unknown')[:12]}{' with local changes' if commit['dirty'] else ''}; command "
+        f"Seeds {', '.join(map(str, seeds))}; {CONFIDENCE:.0%} bootstrap intervals over seeds; the runs' commit "
+        f"{', '.join(commits)}; command "
         f"`python -m experiments.r3_vs_avg_prob.study`; {seconds / 60:.0f} minutes of run time on one core each.",
         "",
         *_step0(step0),
@@ -156,8 +156,8 @@ def _verdict(preset: str, target: Target, reached: Mapping[str, Sequence[float]]
     else:
         nothing = not ratio.low > 1.0
         text = (
-            f"R3 {'gains nothing' if nothing else 'gains here too, against the prediction'}: ratio {_ratio(ratio)} "
-            "(1 would be no difference; one evaluation is 4 steps)"
+            f"R3 {'gains nothing that these seeds can show' if nothing else 'gains here too, against the prediction'}: "
+            f"ratio {_ratio(ratio)} (1 would be no difference; one evaluation is 4 steps; see the levels below too)"
         )
     return [f"Verdict: {text}.", ""]
 

@@ -45,7 +45,7 @@ def curve(*values: float) -> list[tuple[int, float]]:
 
 def page(avg: list[tuple[int, float]], r3: list[tuple[int, float]], preset: str = "default") -> str:
     curves = {preset: {"avg_prob": {0: avg, 1: avg}, "r3_w2": {0: r3, 1: r3}}}
-    return markdown(curves, {preset: STEP0}, seeds=[0, 1], seconds=1.0)
+    return markdown(curves, {preset: STEP0}, seeds=[0, 1], seconds=1.0, commits=["abc"])
 
 
 SLOW = curve(0.3, 0.3, 0.3, 0.4, 0.4, 0.5, 0.5, 0.5)
