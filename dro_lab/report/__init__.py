@@ -111,7 +111,8 @@ def _tokens(tokens: pd.DataFrame, figures: Path) -> dict[str, Any]:
         columns = ["step", "prompt_id", "position", "token", "shown", "sigma", "mean_prob", "truth"]
         weighted[columns].rename(columns={"shown": shown}).to_csv(figures / "tokens.csv", index=False)
         pd.DataFrame([asdict(teacher) for teacher in taught]).to_csv(figures / "teachers.csv", index=False)
-    queries = weighted[["step", "prompt_id"]].drop_duplicates()
+    counted = trained if len(trained) else weighted
+    queries = counted[["step", "prompt_id"]].drop_duplicates()
     return {
         "teachers": taught,
         "heat_maps": content.heat_maps(weighted, shown=shown),

@@ -84,7 +84,10 @@ class MlflowTracker:
         """The command that shows the runs."""
         if self.uri.startswith("http"):
             return f"open {self.uri}"
-        return f"mlflow ui --backend-store-uri {self.uri}"
+        path = sqlite_path(self.uri)
+        near = path is not None and path.absolute().is_relative_to(Path.cwd())
+        uri = f"sqlite:///{path.absolute().relative_to(Path.cwd())}" if path is not None and near else self.uri
+        return f"mlflow ui --backend-store-uri {uri}"
 
     def start(
         self,

@@ -259,7 +259,7 @@ def test_none_takes_every_call() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:hydra.utils.instantiate")
-def test_the_shipped_options_build_a_tracker(tmp_path: Path) -> None:
+def test_the_shipped_options_build_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra.utils import instantiate
 
     assert isinstance(instantiate(OmegaConf.load(CONF / "none.yaml")), NoTracker)
@@ -267,3 +267,5 @@ def test_the_shipped_options_build_a_tracker(tmp_path: Path) -> None:
     tracker = instantiate(config.tracking)
     assert tracker.uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert tracker.ui_command == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    assert tracker.ui_command == "mlflow ui --backend-store-uri sqlite:///mlflow.db"
