@@ -16,10 +16,12 @@ from dro_lab.data.rows import summarise
 from dro_lab.data.twins.knobs import twin_knobs, unmatched_knobs
 from dro_lab.errors import UserError
 from dro_lab.evaluation.settings import EvaluationSettings, evaluation_settings
+from dro_lab.judges.protocol import Judge
 from dro_lab.models import PolicySpec, context_length, knows_twins_only, load_config, load_tokenizer, policy_spec
 from dro_lab.pipeline import Pipeline
 from dro_lab.scoring.reference import ReferenceScorer
-from dro_lab.scoring.stats import Judge, check_needs
+from dro_lab.scoring.split import ReasoningFormat
+from dro_lab.scoring.stats import check_needs
 from dro_lab.training.arguments import arguments
 from dro_lab.types import Task
 
@@ -38,6 +40,7 @@ class Built:
     spec: PolicySpec
     tokenizer: Any
     context: int
+    fmt: ReasoningFormat
     pipeline: Pipeline
     judge: Judge
     evaluation: EvaluationSettings
@@ -58,12 +61,14 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         UserError: the first thing that is wrong, in the order components, TRL's arguments, data, tokenizer.
     """
     pipeline = build_pipeline(cfg, names)
-    check_needs(pipeline.needs)
+    check_needs(pipeline.needs, {"current", cfg.scored_by})
     judge_component = component("judge", cfg.judge, name=names.get("judge", "judge"), supplied=frozenset({"needs"}))
     made = arguments(cfg.algorithm, output_dir=str(folder / "trainer"), steps=cfg.steps)
     evaluation = evaluation_settings(OmegaConf.to_container(cfg.evaluation, resolve=True))  # type: ignore[arg-type]
     spec = policy_spec(cfg.model)
     task = load_task(cfg)
+    for part in (pipeline.reward, pipeline.gate, pipeline.filter):
+        task = part.prepare(task)
     judge = judge_component(task, needs=pipeline.needs)
     tokenizer = load_tokenizer(spec)
     context = context_length(load_config(spec))
@@ -88,6 +93,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         spec=spec,
         tokenizer=tokenizer,
         context=context,
+        fmt=fmt,
         pipeline=pipeline,
         judge=judge,
         evaluation=evaluation,
@@ -105,6 +111,7 @@ def build_pipeline(cfg: DictConfig, names: Mapping[str, str]) -> Pipeline:
         filter=component("filtering", cfg.filtering, name=names.get("filtering", "filtering")),
         advantage=component("advantage", cfg.advantage, name=names.get("advantage", "advantage")),
         credit=cfg.credit,
+        scored_by=cfg.scored_by,
         mask_malformed=cfg.rollout.mask_malformed_completions,
         mask_truncated=bool(cfg.algorithm.get("mask_truncated_completions", False)),
     )

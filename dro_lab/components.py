@@ -1,12 +1,17 @@
 """From a yaml node to a checked function: the only place that turns `_target_` into code.
 
 A reward, gate, filter, estimator or judge is a plain function; its yaml names it with ``_target_`` and binds its
-arguments. Its module may declare two functions beside it, both called with the bound arguments:
+arguments. Its module may declare functions beside it, all called with the bound arguments:
 
 ``check(**bound) -> None``
     raises UserError for values that make no sense, before any weight is loaded;
 ``needs(**bound) -> frozenset[Need]``
-    the statistics it reads; a module without it is taken to read the reference log-probabilities.
+    the statistics it reads; a module without it is taken to read the reference log-probabilities;
+``prepare(task, **bound) -> Task``
+    checks the loaded data set against the component, or selects from its rows (with notes); raises UserError;
+``initial_state(**bound) -> Mapping``
+    for a method with memory: the function is then called with ``state=`` and returns ``(result, new_state)``, both
+    JSON-serialisable mappings. The run owns the state; evaluations read it and leave it as it was.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +28,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dro_lab.errors import UserError
-from dro_lab.types import Need, Stat
+from dro_lab.types import Need, Stat, Task
+
+
+def unchanged(task: Task) -> Task:
+    """The data set as it is: what a component without ``prepare`` asks for."""
+    return task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +43,18 @@ class Component:
     name: str
     call: Callable[..., Any]
     needs: frozenset[Need]
+    prepare: Callable[[Task], Task] = unchanged
+    initial_state: Mapping[str, Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(*args, **kwargs)
+
+    def remember(self, *args: Any, state: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any] | None]:
+        """Call with the state of a method with memory; ``(result, new state)``, None for a method without."""
+        if self.initial_state is None:
+            return self.call(*args), None
+        result, new = self.call(*args, state=self.initial_state if state is None else state)
+        return result, new
 
 
 def component(
@@ -60,14 +79,19 @@ def component(
     """
     function, bound = resolve(group, node)
     module = sys.modules[function.__module__]
-    _check_signature(group, function, bound, supplied=supplied, positional=False)
+    memory = getattr(module, "initial_state", None)
+    hidden = supplied | ({"state"} if memory else frozenset())
+    _check_signature(group, function, bound, supplied=hidden, positional=False)
     if check := getattr(module, "check", None):
         check(**bound)
     needs = getattr(module, "needs", None)
+    prepare = getattr(module, "prepare", None)
     return Component(
         name=name,
         call=functools.partial(function, **bound),
         needs=frozenset(needs(**bound)) if needs else default_needs,
+        prepare=functools.partial(prepare, **bound) if prepare else unchanged,
+        initial_state=memory(**bound) if memory else None,
     )
 
 

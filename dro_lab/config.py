@@ -45,6 +45,8 @@ class Root:
     threads: int | None = None  # torch's threads; null: what torch takes by itself
     outputs: str = "outputs"
     credit: str = "completion"
+    scored_by: str = "current"
+    lag: int = 16
     objective: str = "quality"
     names: dict[str, str] = field(default_factory=dict)  # the chosen option of each group; filled by run.py
     reward: Any = MISSING
@@ -89,6 +91,8 @@ def check(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         whole("threads", cfg.threads, low=1, todo="or null for torch's own choice")
     choice("credit", cfg.credit, ("completion", "causal"), todo="completion is the paper's")
+    choice("scored_by", cfg.scored_by, ("current", "reference", "lagged"), todo="current is the paper's")
+    whole("lag", cfg.lag, low=1, todo="optimizer steps between two copies under scored_by=lagged; 16 is the default")
     _check_batch(cfg.algorithm)
     _check_sampling(cfg)
     _check_shared(cfg)

@@ -23,11 +23,13 @@ from dro_lab.build import Built, build
 from dro_lab.console import RunConsole, farewell
 from dro_lab.errors import UserError
 from dro_lab.evaluation.evaluate import Evaluation, evaluate
+from dro_lab.judges.quality import quality, verdicts
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
 from dro_lab.training.observer import RunObserver
+from dro_lab.training.policies import Policies
 from dro_lab.training.rollouts import RolloutScorer
 from dro_lab.training.trainer import LabTrainer
 from dro_lab.types import Row
@@ -180,17 +182,29 @@ class Run:
 
     def _scoring(self, model: Any) -> RolloutScorer:
         built = self.built
-        fmt = built.spec.reasoning_format(built.task.answer_marker)
         ends = model.generation_config.eos_token_id
         return RolloutScorer(
             tokenizer=built.tokenizer,
-            fmt=fmt,
+            fmt=built.fmt,
             pipeline=built.pipeline,
             scorer=built.scorer,
-            judge=built.judge,
+            quality=lambda groups: quality(groups, built.task, built.judge),
+            verdicts=lambda groups: verdicts(groups, built.judge),
+            policies=self._policies(model),
             chat_template_kwargs=built.spec.chat_template_kwargs,
             eos_token_ids={built.tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])},
         )
+
+    def _policies(self, model: Any) -> Policies:
+        built = self.built
+        policies = Policies(
+            scored_by=self.cfg.scored_by, lag=self.cfg.lag, judged_by_reference=built.judge.asks_reference
+        )
+        policies.start(model)
+        built.judge.attach(
+            policy=policies.reference, tokenizer=built.tokenizer, chat_template_kwargs=built.spec.chat_template_kwargs
+        )
+        return policies
 
     @property
     def held_out(self) -> list[Row]:

@@ -7,8 +7,8 @@ rewards; stage B (`advantages`) after TRL has built the batch, when the loss mas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,12 @@ from torch import Tensor
 from dro_lab.components import Component
 from dro_lab.errors import UserError
 from dro_lab.types import FilterResult, GateResult, Need, Rewards, RolloutGroups, TokenStats
+
+State = Mapping[str, Mapping[str, Any]]
+"""What methods with memory remember, by part of the pipeline (``gate``, ``filter``); plain values."""
+
+Policy = Literal["current", "reference", "lagged"]
+"""Whose probabilities count: the policy's as it is, as it was at the start, or as it was some steps ago."""
 
 Credit = Literal["completion", "causal"]
 """Which tokens an outcome teaches: all of the completion, or those that it can depend on."""
@@ -30,8 +36,10 @@ class Scored:
     sampled: Rewards  # as the reward gave them
     gate: GateResult  # its rewards are the ones that teach (a gate may floor some)
     filtered: FilterResult
-    keep_PG: Tensor  # admitted and kept
+    keep_PG: Tensor  # admitted and kept: in the loss
+    teach_PG: Tensor  # kept, and not silenced by a gate that zeroes advantages
     reasons_PG: tuple[tuple[str, ...], ...]  # why a rollout teaches nothing; "" where it does
+    state: State = field(default_factory=dict)  # of the methods with memory, after this step
 
     @property
     def rewards(self) -> Rewards:
@@ -47,20 +55,24 @@ class Pipeline:
     filter: Component
     advantage: Component
     credit: Credit = "completion"
+    scored_by: Policy = "current"
     mask_malformed: bool = False  # malformed completions are scored and counted, but teach nothing
     mask_truncated: bool = False  # likewise the truncated
 
     @property
     def needs(self) -> frozenset[Need]:
         """The union of what the components read: computed once per step."""
-        return self.reward.needs | self.gate.needs | self.filter.needs
+        declared = self.reward.needs | self.gate.needs | self.filter.needs
+        return frozenset(Need(n.stat, self.scored_by) if n.policy == "current" else n for n in declared)
 
-    def score(self, groups: RolloutGroups, stats: TokenStats) -> Scored:
-        """Stage A: rewards, then the gate, then the filter."""
+    def score(self, groups: RolloutGroups, stats: TokenStats, state: State | None = None) -> Scored:
+        """Stage A: rewards, then the gate, then the filter; ``state`` as the last step left it."""
+        state = state or {}
         sampled = self.reward(groups, stats)
         _check_rewards(sampled, groups, self.reward.name)
-        gate = self.gate(groups, stats, sampled)
-        filtered = self.filter(groups, stats, gate.rewards)
+        gate, gate_state = self.gate.remember(groups, stats, sampled, state=state.get("gate"))
+        filtered, filter_state = self.filter.remember(groups, stats, gate.rewards, state=state.get("filter"))
+        remembered = {"gate": gate_state, "filter": filter_state}
         keep_PG = filtered.keep_PG & gate.admit_P[:, None]
         masks = {
             "malformed": groups.malformed_PG & self.mask_malformed,
@@ -83,7 +95,9 @@ class Pipeline:
             gate=gate,
             filtered=filtered,
             keep_PG=keep_PG,
+            teach_PG=keep_PG if gate.zero_P is None else keep_PG & ~gate.zero_P[:, None],
             reasons_PG=reasons,
+            state={part: value for part, value in remembered.items() if value is not None},
         )
 
     def advantages(self, scored: Scored, loss_mask_PGC: Tensor) -> Tensor:
@@ -93,7 +107,7 @@ class Pipeline:
         place) gives the answer's tokens no advantage. Their policy gradient is 0 in expectation: leaving it out keeps
         the expected gradient, removes its noise, and keeps long training from unlearning how to answer.
         """
-        advantages = self.advantage(scored.rewards, scored.keep_PG, loss_mask_PGC)
+        advantages = self.advantage(scored.rewards, scored.teach_PG, loss_mask_PGC)
         if self.credit == "completion" or scored.rewards.depends_on == "completion":
             return advantages
         spread = advantages if advantages.dim() == 3 else advantages[..., None]
@@ -131,6 +145,11 @@ def _reasoning_and_its_end(groups: RolloutGroups) -> Tensor:
     return (places_C <= end_PG1) & groups.completion_mask_PGC
 
 
+def rejected(gate: GateResult) -> Tensor:
+    """(P,): the groups that failed the gate, whatever becomes of them."""
+    return ~gate.admit_P if gate.rejected_P is None else gate.rejected_P
+
+
 def _mean(values: Tensor) -> float:
     finite = values[torch.isfinite(values)]
     return finite.float().mean().item() if finite.numel() else float("nan")
@@ -138,7 +157,7 @@ def _mean(values: Tensor) -> float:
 
 def step_metrics(scored: Scored, name: str) -> Mapping[str, float]:
     """What a step's rollouts look like: *sampled* counts every rollout, *trained* only those that teach."""
-    outcome, kept = scored.sampled.outcome_PG, scored.rewards.outcome_PG[scored.keep_PG]
+    outcome, kept = scored.sampled.outcome_PG, scored.rewards.outcome_PG[scored.teach_PG]
     groups = scored.groups
     spread_P = outcome.std(dim=1, correction=0) if outcome.shape[1] > 1 else torch.zeros(len(outcome))
     metrics = {
@@ -147,10 +166,10 @@ def step_metrics(scored: Scored, name: str) -> Mapping[str, float]:
         "reward/group_std": _mean(spread_P),
         "reward/unscorable_share": torch.isnan(outcome).float().mean().item(),
         "groups/zero_signal_share": _mean((spread_P < 1e-6).float()),
-        "gate/rejected_share": 1.0 - scored.gate.admit_P.float().mean().item(),
+        "gate/rejected_share": rejected(scored.gate).float().mean().item(),
         "gate/failed_share": scored.gate.failed_PG.float().mean().item(),
         "filter/dropped_share": 1.0 - scored.filtered.keep_PG.float().mean().item(),
-        "rollouts/kept_share": scored.keep_PG.float().mean().item(),
+        "rollouts/kept_share": scored.teach_PG.float().mean().item(),
         "rollouts/truncated_share": groups.truncated_PG.float().mean().item(),
         "rollouts/malformed_share": groups.malformed_PG.float().mean().item(),
         "rollouts/reasoning_tokens": groups.reasoning_mask_PGC.sum(-1).float().mean().item(),

@@ -63,12 +63,18 @@ class Stat(StrEnum):
     """What a consumer may ask the scorer and its companions for; the list grows with the methods."""
 
     REFERENCE = "reference"
+    MASKED = "masked"
+    RANKS = "ranks"
     VERIFIER = "verifier"
+    VERDICTS = "verdicts"
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One statistic under one policy. A consumer's needs are a function of its bound arguments."""
+    """One statistic under one policy. A consumer's needs are a function of its bound arguments.
+
+    ``current`` stands for the policy that the run's ``scored_by`` chooses (the pipeline puts it in).
+    """
 
     stat: Stat
     policy: Literal["current", "reference", "initial", "lagged"] = "current"
@@ -88,7 +94,11 @@ class TokenStats:
     reference_mask_PR: Tensor | None = None
     reference_eos_PR: Tensor | None = None
     reference_ids_PR: Tensor | None = None
+    masked_logps_PGR: Tensor | None = None  # the same, the reasoning hidden from attention, positions kept
+    reference_ranks_PGR: Tensor | None = None  # float32: words of the vocabulary that are likelier; 0 = the likeliest
     verifier_PG: Tensor | None = None  # float32 in [0, 1]; nan = the verifier cannot judge this row
+    verdicts_PGV: Tensor | None = None  # int8: 1 the answer meets the check, 0 it does not, -1 unknown
+    checks_mask_PV: Tensor | None = None  # bool: the prompt's own checks; a prompt without any is not gated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +123,8 @@ class GateResult:
     failed_PG: Tensor  # bool
     rewards: Rewards
     reasons_P: Sequence[str]  # "" where admitted
+    rejected_P: Tensor | None = None  # bool: failed the gate, whatever becomes of it (None: those not admitted)
+    zero_P: Tensor | None = None  # bool: rejected groups that stay in the loss's denominator with advantage 0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -173,14 +185,38 @@ Metric = Callable[[str, Row], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One yes/no question of a rubric about an answer to one query.
+
+    ``text`` is asked as it stands; a good answer gets the verdict ``expect``. ``weight`` counts in rubric scores.
+    ``predicate`` tells a program how to decide (its ``kind`` and arguments); None: only a judge can.
+    """
+
+    id: str
+    text: str
+    weight: float = 1.0
+    expect: Literal["yes", "no"] = "yes"
+    predicate: Mapping[str, Any] | None = None
+
+
+CheckProgram = Callable[[str, Row, Check], int]
+"""``program(answer, row, check) -> 1 yes, 0 no, -1 unknown``: the literal answer to ``check.text``."""
+
+MAX_CHECKS = 10
+"""Checks of a rubric at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """A loaded data set: rows by split, its metric, its answer format, where it came from and what was refused."""
 
     name: str
     provenance: Provenance
-    splits: Mapping[str, Sequence[Row]]  # "train", "validation", "test"
+    splits: Mapping[str, Sequence[Row]]  # "train", "validation", "test"; twins also "ood", out of distribution
     metric: Metric | None
     metric_name: str
+    check_program: CheckProgram | None = None  # decides the checks that rows carry as `rubric`, without a model
+    rubric_score: bool = False  # without a metric: quality is the rubric score by the run's judge
     answer_marker: str = ""  # stands between the closed reasoning and the answer
     refused: Sequence[RefusedRow] = ()
     notes: Sequence[str] = ()  # what a reader of the numbers must know

@@ -16,6 +16,8 @@ from dro_lab.advantages.group_norm import group_norm
 from dro_lab.components import Component
 from dro_lab.filtering.none import none as no_filter
 from dro_lab.gating.none import none as no_gate
+from dro_lab.judges import quality
+from dro_lab.judges.none import NoJudge
 from dro_lab.pipeline import Pipeline
 from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import ReasoningFormat
@@ -118,7 +120,8 @@ def trainer(
             fmt=fmt,
             pipeline=chosen or pipeline(),
             scorer=ReferenceScorer(tokenizer, fmt),
-            judge=lambda groups: torch.full(groups.shape, torch.nan),
+            quality=lambda groups: torch.full(groups.shape, torch.nan),
+            verdicts=lambda groups: quality.verdicts(groups, NoJudge()),
             chat_template_kwargs={},
         ),
         rows=rows,

@@ -11,6 +11,7 @@ import torch
 
 from dro_lab.evaluation.intervals import FloatArray, mean_over_rows, win_rate_per_row
 from dro_lab.evaluation.settings import EvaluationSettings
+from dro_lab.pipeline import rejected
 from dro_lab.record.summary import Estimate
 from dro_lab.training.rollouts import RolloutScorer, ScoredStep
 from dro_lab.types import Row
@@ -53,7 +54,7 @@ def evaluate(
         scoring.prompt_ids(rows), settings.samples, batch_size=settings.batch_size, seed=settings.seed
     )
     result = scoring.score(
-        model, rows, completion_ids, group_size=settings.samples, step=step, progress=0.0, report=True
+        model, rows, completion_ids, group_size=settings.samples, step=step, progress=0.0, held_out=True
     )
     groups, stats = result.scored.groups, result.stats_for_reports
     per_row: dict[str, FloatArray] = {
@@ -63,7 +64,7 @@ def evaluate(
         "completion_tokens": groups.completion_mask_PGC.sum(-1).double().numpy().mean(axis=1),
         "truncated_share": groups.truncated_PG.double().numpy().mean(axis=1),
         "malformed_share": groups.malformed_PG.double().numpy().mean(axis=1),
-        "gate_rejected_share": 1.0 - result.scored.gate.admit_P.double().numpy(),
+        "gate_rejected_share": rejected(result.scored.gate).double().numpy(),
         "filter_dropped_share": 1.0 - result.scored.filtered.keep_PG.double().numpy().mean(axis=1),
     }
     if stats.reference_logps_PGR is not None and stats.reference_mask_PR is not None and settings.samples > 1:

@@ -1,38 +1,69 @@
-"""The judge that needs no model: the data set's own metric on the sampled answer."""
+"""The judge that needs no model: the data set's own programs, for the rubric's checks and for comparisons."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import torch
-from torch import Tensor
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dro_lab.errors import UserError
-from dro_lab.scoring.stats import Judge
-from dro_lab.types import Need, RolloutGroups, Row, Stat, Task
+from dro_lab.judges.protocol import UNKNOWN, Pair, Question
+from dro_lab.types import Need, Stat, Task
 
 
-def exact(task: Task, *, needs: Iterable[Need]) -> Judge:
-    """A judge that gives each rollout its answer's quality under ``task.metric``, (P, G), float32; nan = no verdict.
+class ExactJudge:
+    """Answers checks by ``task.check_program`` and compares by ``task.metric``."""
+
+    name = "exact"
+    asks_reference = False
+
+    def __init__(self, task: Task) -> None:
+        self._program, self._metric = task.check_program, task.metric
+        self._unknown = 0
+
+    def verdicts(self, questions: Sequence[Question]) -> list[int]:
+        """The program's verdicts; UNKNOWN for a check that it does not know."""
+        if self._program is None:
+            found = [UNKNOWN] * len(questions)
+        else:
+            found = [self._program(question.answer, question.row, question.check) for question in questions]
+        self._unknown += found.count(UNKNOWN)
+        return found
+
+    def preferences(self, pairs: Sequence[Pair]) -> list[float]:
+        """By the metric: the order of the two answers does not matter."""
+        return [math.nan if self._metric is None else self._prefer(pair) for pair in pairs]
+
+    def _prefer(self, pair: Pair) -> float:
+        assert self._metric is not None
+        first, second = self._metric(pair.first, pair.row), self._metric(pair.second, pair.row)
+        if math.isnan(first) or math.isnan(second):
+            return math.nan
+        return 0.5 if first == second else float(first > second)
+
+    def metrics(self) -> Mapping[str, float]:
+        return {"unknown_verdicts": float(self._unknown)}
+
+    def attach(self, **_: Any) -> None:
+        """It asks no policy."""
+
+
+def exact(task: Task, *, needs: Iterable[Need]) -> ExactJudge:
+    """The data set's programs as a judge.
 
     Raises:
-        UserError: something needs verdicts (``Stat.VERIFIER``), and the data set has no metric.
+        UserError: something needs the verifier and the data set has no metric, or needs verdicts and it has no program
+            for its checks.
     """
-    metric = task.metric
-    if metric is None and any(need.stat is Stat.VERIFIER for need in needs):
+    stats = {need.stat for need in needs}
+    if Stat.VERIFIER in stats and task.metric is None:
         raise UserError(
             f"judge=exact with dataset {task.name}: the data set has no metric, so its answers cannot be verified; "
             "choose a data set with one, or a reward that needs no verifier (reward=r3)"
         )
-
-    def judge(groups: RolloutGroups) -> Tensor:
-        quality_PG = torch.full(groups.shape, torch.nan)
-        if metric is None:
-            return quality_PG
-        rows = zip(groups.columns_P, groups.prompts_P, groups.references_P, groups.answers_PG, strict=True)
-        for p, (columns, prompt, reference, answers_G) in enumerate(rows):
-            row = Row(id=str(columns["id"]), prompt=prompt, reference=reference, columns=columns)
-            quality_PG[p] = torch.tensor([metric(answer, row) for answer in answers_G])
-        return quality_PG
-
-    return judge
+    if Stat.VERDICTS in stats and task.check_program is None:
+        raise UserError(
+            f"judge=exact with dataset {task.name}: the data set has no program that decides a rubric's checks; choose "
+            "judge=openai or judge=policy, or gating=none"
+        )
+    return ExactJudge(task)

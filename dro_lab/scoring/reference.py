@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ class ReferenceScores:
     mask_PR: Tensor  # bool: the reference's own tokens
     eos_PR: Tensor  # bool: the EOS behind them
     ids_PR: Tensor  # int64: reference tokens and EOS, padded with EOS
+    ranks_PGR: Tensor | None = None  # float32: words of the vocabulary that are likelier, where asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class _Sequence:
     targets: list[int]
     prompt: int
     rollout: int
+    hidden: tuple[int, int] = (0, 0)  # positions [start, end) that attention does not see
 
 
 class ReferenceScorer:
@@ -114,6 +117,8 @@ class ReferenceScorer:
         references_P: Sequence[str],
         *,
         closings_PG: Sequence[Sequence[str]] | None = None,
+        hide_reasoning: bool = False,
+        ranks: bool = False,
     ) -> ReferenceScores:
         """Float32 log-probabilities of every reference token, at temperature 1, without gradients or dropout.
 
@@ -123,6 +128,8 @@ class ReferenceScorer:
             reasoning_ids_PG: the leading completion ids to keep (`SplitGroups.reasoning_ids_PG`).
             references_P: the references.
             closings_PG: the text that closes each reasoning (`SplitGroups.closings_PG`); default the format's.
+            hide_reasoning: the reasoning's tokens are hidden from attention; all positions stay (DRO v1's baseline).
+            ranks: also give each token's rank in the vocabulary.
         """
         tails_P = [self.encode(reference)[1] for reference in references_P]
         sequences, heads = [], dict[tuple[int, str], list[int]]()
@@ -132,14 +139,19 @@ class ReferenceScorer:
                 if (p, closing) not in heads:
                     heads[p, closing] = self.encode(references_P[p], closing)[0]
                 before = [*prompt, *reasoning, *heads[p, closing]]
-                sequences.append(_Sequence([*before, *tails_P[p]], len(before) - 1, [*tails_P[p], self._eos], p, g))
+                hidden = (len(prompt), len(prompt) + len(reasoning)) if hide_reasoning else (0, 0)
+                targets = [*tails_P[p], self._eos]
+                sequences.append(_Sequence([*before, *tails_P[p]], len(before) - 1, targets, p, g, hidden))
         width, groups = max(map(len, tails_P), default=0) + 1, len(reasoning_ids_PG[0]) if reasoning_ids_PG else 0
         logps_PGR = torch.zeros(len(tails_P), groups, width)
+        ranks_PGR = torch.zeros(len(tails_P), groups, width) if ranks else None
         plain = _plain_head(model)
         with torch.no_grad(), evaluating(model):
             for batch in self._batches(sequences, plain):
-                for sequence, logps in zip(batch, self._forward(model, batch, plain), strict=True):
-                    logps_PGR[sequence.prompt, sequence.rollout, : len(logps)] = logps
+                for sequence, found in zip(batch, self._forward(model, batch, plain, ranks), strict=True):
+                    logps_PGR[sequence.prompt, sequence.rollout, : len(found)] = found[:, 0]
+                    if ranks_PGR is not None:
+                        ranks_PGR[sequence.prompt, sequence.rollout, : len(found)] = found[:, 1]
         length_P1 = torch.tensor([len(tail) for tail in tails_P]).view(-1, 1)
         places_R = torch.arange(width)
         ids = [tail + [self._eos] * (width - len(tail)) for tail in tails_P]
@@ -148,6 +160,7 @@ class ReferenceScorer:
             mask_PR=places_R < length_P1,
             eos_PR=places_R == length_P1,
             ids_PR=torch.tensor(ids, dtype=torch.int64).view(len(tails_P), width),
+            ranks_PGR=ranks_PGR,
         )
 
     def _batches(self, sequences: list[_Sequence], plain: bool) -> Iterator[list[_Sequence]]:
@@ -165,19 +178,21 @@ class ReferenceScorer:
         if batch:
             yield batch
 
-    def _forward(self, model: PreTrainedModel, batch: list[_Sequence], plain: bool) -> Sequence[Tensor]:
-        """The target log-probabilities of each sequence."""
+    def _forward(self, model: PreTrainedModel, batch: list[_Sequence], plain: bool, ranks: bool) -> Sequence[Tensor]:
+        """(targets, 1) of each sequence: the targets' log-probabilities; with ``ranks`` (targets, 2), ranks behind."""
         device = model.device
         width = max(len(sequence.ids) for sequence in batch)
         rows = [sequence.ids + [self._eos] * (width - len(sequence.ids)) for sequence in batch]
         ids_BT = torch.tensor(rows, device=device)
         lengths_B1 = torch.tensor([[len(sequence.ids)] for sequence in batch], device=device)
         # padding stands on the right: the default positions are right, and causal attention never sees it
-        inputs = {
-            "input_ids": ids_BT,
-            "attention_mask": (torch.arange(width, device=device) < lengths_B1).long(),
-            "use_cache": False,
-        }
+        places_T = torch.arange(width, device=device)
+        mask_BT = (places_T < lengths_B1).long()
+        inputs: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT, "use_cache": False}
+        if any(sequence.hidden[1] for sequence in batch):
+            hidden_B2 = torch.tensor([sequence.hidden for sequence in batch], device=device)
+            inputs["attention_mask"] = mask_BT * ~((places_T >= hidden_B2[:, :1]) & (places_T < hidden_B2[:, 1:]))
+            inputs["position_ids"] = places_T.expand(len(batch), -1)
         counts = [len(sequence.targets) for sequence in batch]
         row_N = torch.repeat_interleave(torch.arange(len(batch)), torch.tensor(counts)).to(device)
         place_N = torch.cat([torch.arange(s.first, s.first + len(s.targets)) for s in batch]).to(device)
@@ -186,18 +201,22 @@ class ReferenceScorer:
             hidden_ND = model.base_model(**inputs).last_hidden_state[row_N, place_N]
             head = model.get_output_embeddings()
             chunks = zip(hidden_ND.split(self._lm_head_chunk), target_N.split(self._lm_head_chunk), strict=True)
-            logps_N = torch.cat([_gather(head(hidden), target) for hidden, target in chunks])
+            found = torch.cat([_gather(head(hidden), target, ranks) for hidden, target in chunks])
         else:  # the model rescales or caps its logits: take them from its own forward
             first = min(sequence.first for sequence in batch)
             logits_BTV = model(**inputs, logits_to_keep=width - first).logits
-            logps_N = _gather(logits_BTV[row_N, place_N - first], target_N)
-        return logps_N.cpu().split(counts)
+            found = _gather(logits_BTV[row_N, place_N - first], target_N, ranks)
+        return found.cpu().split(counts)
 
 
-def _gather(logits_NV: Tensor, target_N: Tensor) -> Tensor:
-    """Float32 log-softmax at the targets."""
+def _gather(logits_NV: Tensor, target_N: Tensor, ranks: bool) -> Tensor:
+    """(N, 1): float32 log-softmax at the targets; with ``ranks`` (N, 2): how many words are likelier, behind it."""
     logits_NV = logits_NV.float()
-    return logits_NV.gather(1, target_N[:, None]).squeeze(1) - logits_NV.logsumexp(1)
+    target_N1 = logits_NV.gather(1, target_N[:, None])
+    logps_N1 = target_N1 - logits_NV.logsumexp(1, keepdim=True)
+    if not ranks:
+        return logps_N1
+    return torch.cat([logps_N1, (logits_NV > target_N1).sum(1, keepdim=True).float()], 1)
 
 
 def _plain_head(model: PreTrainedModel) -> bool:

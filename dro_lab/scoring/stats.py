@@ -16,14 +16,20 @@ from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import SplitGroups
 from dro_lab.types import Need, RolloutGroups, Stat, TokenStats
 
-Judge = Callable[[RolloutGroups], Tensor]
-"""``judge(groups) -> quality (P, G)``, float32 in [0, 1]; nan where a rollout cannot be judged."""
+Quality = Callable[[RolloutGroups], Tensor]
+"""``quality(groups) -> (P, G)``, float32 in [0, 1]; nan where a rollout cannot be judged."""
+
+Verdicts = Callable[[RolloutGroups], tuple[Tensor, Tensor]]
+"""``verdicts(groups) -> (verdicts_PGV int8, checks_mask_PV bool)``."""
 
 FIELDS: Mapping[Stat, frozenset[str]] = {
     Stat.REFERENCE: frozenset(
         {"reference_logps_PGR", "reference_mask_PR", "reference_eos_PR", "reference_ids_PR"},
     ),
+    Stat.MASKED: frozenset({"masked_logps_PGR"}),
+    Stat.RANKS: frozenset({"reference_ranks_PGR"}),
     Stat.VERIFIER: frozenset({"verifier_PG"}),
+    Stat.VERDICTS: frozenset({"verdicts_PGV", "checks_mask_PV"}),
 }
 """The fields of `TokenStats` that each statistic fills."""
 
@@ -41,9 +47,10 @@ def check_needs(needs: Iterable[Need], policies: Iterable[str] = ("current",)) -
                 f"a component needs {need.stat} under the {need.policy} policy, which this run does not have; "
                 f"available: {', '.join(policies)}"
             )
-        if asked.setdefault(need.stat, need.policy) != need.policy:
+        group = Stat.REFERENCE if need.stat in (Stat.RANKS, Stat.MASKED) else need.stat
+        if asked.setdefault(group, need.policy) != need.policy:
             raise UserError(
-                f"{need.stat} is asked for under the {asked[need.stat]} and under the {need.policy} policy; one run "
+                f"{need.stat} is asked for under the {asked[group]} and under the {need.policy} policy; one run "
                 "scores it under one. Let all components ask for the same."
             )
 
@@ -56,11 +63,13 @@ def collect(
     models: Mapping[str, PreTrainedModel],
     prompt_ids_P: list[list[int]],
     scorer: ReferenceScorer,
-    judge: Judge,
+    quality: Quality,
+    verdicts: Verdicts,
 ) -> TokenStats:
     """The union of ``needs``, each statistic computed once; fields that nobody asked for stay None.
 
-    ``models`` maps a policy's name (``current``) to the unwrapped model.
+    ``models`` maps a policy's name (``current``, ``reference``, ``lagged``) to the unwrapped model. Reference
+    log-probabilities and ranks come from one forward where both are asked for.
 
     Raises:
         UserError: as `check_needs`.
@@ -68,21 +77,34 @@ def collect(
     needs = frozenset(needs)
     check_needs(needs, models)
     fields: dict[str, Tensor] = {}
-    for need in needs:
-        if need.stat is Stat.REFERENCE:
-            scores = scorer.reference_logps(
-                models[need.policy],
-                prompt_ids_P,
-                split.reasoning_ids_PG,
-                groups.references_P,
-                closings_PG=split.closings_PG,
-            )
+    policy_of = {need.stat: need.policy for need in needs}
+    if policy := policy_of.get(Stat.REFERENCE) or policy_of.get(Stat.RANKS):
+        scores = scorer.reference_logps(
+            models[policy],
+            prompt_ids_P,
+            split.reasoning_ids_PG,
+            groups.references_P,
+            closings_PG=split.closings_PG,
+            ranks=Stat.RANKS in policy_of,
+        )
+        if Stat.REFERENCE in policy_of:
             fields["reference_logps_PGR"] = scores.logps_PGR
             fields["reference_mask_PR"] = scores.mask_PR
             fields["reference_eos_PR"] = scores.eos_PR
             fields["reference_ids_PR"] = scores.ids_PR
-        elif need.stat is Stat.VERIFIER:
-            fields["verifier_PG"] = judge(groups)
-        else:
-            raise NotImplementedError(f"no statistic {need.stat}")
+        if scores.ranks_PGR is not None:
+            fields["reference_ranks_PGR"] = scores.ranks_PGR
+    if policy := policy_of.get(Stat.MASKED):
+        fields["masked_logps_PGR"] = scorer.reference_logps(
+            models[policy],
+            prompt_ids_P,
+            split.reasoning_ids_PG,
+            groups.references_P,
+            closings_PG=split.closings_PG,
+            hide_reasoning=True,
+        ).logps_PGR
+    if Stat.VERIFIER in policy_of:
+        fields["verifier_PG"] = quality(groups)
+    if Stat.VERDICTS in policy_of:
+        fields["verdicts_PGV"], fields["checks_mask_PV"] = verdicts(groups)
     return TokenStats(**fields)

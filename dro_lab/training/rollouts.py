@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from dro_lab.pipeline import Pipeline, Scored
+from dro_lab.pipeline import Pipeline, Scored, State
 from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import ReasoningFormat, Splitter, thinking_mode
-from dro_lab.scoring.stats import FIELDS, Judge, collect
+from dro_lab.scoring.stats import FIELDS, Quality, Verdicts, collect
+from dro_lab.training.policies import Policies
 from dro_lab.types import Need, Prompt, Row, Stat, TokenStats
 
 
@@ -23,7 +24,7 @@ class ScoredStep:
     """One sampling round after stage A, with what reports want beside what the components declared."""
 
     scored: Scored
-    quality_PG: Tensor  # the judge's, nan where it cannot judge
+    quality_PG: Tensor  # by the data set's metric, nan where it cannot judge
     stats_for_reports: TokenStats
     reward_name: str
 
@@ -36,7 +37,9 @@ class RolloutScorer:
         fmt: how reasoning and answer are laid out.
         pipeline: reward, gate, filter, estimator.
         scorer: of reference tokens.
-        judge: quality of an answer, for the verifier need and for reports.
+        quality: of the answers, for the verifier need and for reports.
+        verdicts: of the run's judge on the rows' rubrics.
+        policies: the copies of the policy that may be asked for probabilities.
         chat_template_kwargs: passed to the chat template, as TRL does.
         eos_token_ids: every id that ends a completion.
     """
@@ -48,11 +51,15 @@ class RolloutScorer:
         fmt: ReasoningFormat,
         pipeline: Pipeline,
         scorer: ReferenceScorer,
-        judge: Judge,
+        quality: Quality,
+        verdicts: Verdicts,
         chat_template_kwargs: Mapping[str, Any],
+        policies: Policies | None = None,
         eos_token_ids: Iterable[int] | None = None,
     ) -> None:
-        self.tokenizer, self.fmt, self.pipeline, self.scorer, self.judge = tokenizer, fmt, pipeline, scorer, judge
+        self.tokenizer, self.fmt, self.pipeline, self.scorer = tokenizer, fmt, pipeline, scorer
+        self.quality, self.verdicts, self.policies = quality, verdicts, policies or Policies()
+        self.state: State = {}
         self.chat_template_kwargs = dict(chat_template_kwargs)
         self.splitter = Splitter(tokenizer, fmt, eos_token_ids=eos_token_ids)
 
@@ -85,7 +92,7 @@ class RolloutScorer:
         group_size: int,
         step: int,
         progress: float,
-        report: bool = False,
+        held_out: bool = False,
     ) -> ScoredStep:
         """Split, measure and score the completions of ``rows``, prompt-major.
 
@@ -93,7 +100,8 @@ class RolloutScorer:
             model: the unwrapped policy.
             rows: one per group.
             completion_ids: ``len(rows) * group_size`` unpadded completions.
-            report: also measure the reference tokens for reports, where no component asked for them.
+            held_out: an evaluation: also measure the reference tokens for reports, where no component asked for them,
+                and leave the memory of gate and filter as it is.
         """
         modes = [thinking_mode(text, self.fmt) for text in self.render([row.prompt for row in rows])]
         ids_PG = [list(completion_ids[i : i + group_size]) for i in range(0, len(completion_ids), group_size)]
@@ -106,18 +114,21 @@ class RolloutScorer:
             progress=progress,
         )
         needs = self.pipeline.needs
-        wanted = needs | {Need(Stat.VERIFIER)} | ({Need(Stat.REFERENCE)} if report else set())
+        wanted = needs | {Need(Stat.VERIFIER)} | ({Need(Stat.REFERENCE)} if held_out else set())
         stats = collect(
             _one_policy_each(wanted, needs),
             groups,
             split,
-            models={"current": model},
+            models=self.policies.models(model, step=step),
             prompt_ids_P=self.prompt_ids(rows),
             scorer=self.scorer,
-            judge=self.judge,
+            quality=self.quality,
+            verdicts=self.verdicts,
         )
         assert stats.verifier_PG is not None
-        scored = self.pipeline.score(groups, _only(stats, needs))
+        scored = self.pipeline.score(groups, _only(stats, needs), self.state)
+        if not held_out:
+            self.state = scored.state
         return ScoredStep(
             scored=scored,
             quality_PG=stats.verifier_PG,

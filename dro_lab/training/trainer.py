@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
+from dro_lab.pipeline import Scored
 from dro_lab.training.clock import PartClock
 from dro_lab.training.empty_update import SkipEmptyUpdate
 from dro_lab.training.rollouts import RolloutScorer, ScoredStep
@@ -78,7 +79,7 @@ class LabTrainer(GRPOTrainer):
             loss_mask_BT = _loss_mask(batch)
             advantages = self.scoring.pipeline.advantages(step.scored, loss_mask_BT.bool().cpu().unflatten(0, shape))
             batch["advantages"] = advantages.flatten(0, 1).to(batch["completion_ids"].device)
-            self._take_out_dropped(batch, step.scored.keep_PG.flatten().to(batch["completion_ids"].device))
+            self._take_out_dropped(batch, step.scored)
             for name, value in self.observer(step, _per_rollout(advantages)).items():
                 self._metrics["train"][name].append(value)
         return batch
@@ -104,11 +105,13 @@ class LabTrainer(GRPOTrainer):
         finally:
             model.train(training)
 
-    def _take_out_dropped(self, batch: dict[str, Any], keep_B: Tensor) -> None:
+    def _take_out_dropped(self, batch: dict[str, Any], scored: Scored) -> None:
         """Dropped rollouts leave the loss and its denominator, on all ranks alike."""
-        counts = torch.tensor([[int(keep_B.sum()), keep_B.numel()]], device=keep_B.device)
-        kept, rows = self.accelerator.gather(counts).sum(0).tolist()
-        self.nothing_kept = kept == 0
+        device = batch["completion_ids"].device
+        keep_B = scored.keep_PG.flatten().to(device)
+        counts = torch.tensor([[int(keep_B.sum()), keep_B.numel(), int(scored.teach_PG.sum())]], device=device)
+        kept, rows, teaching = self.accelerator.gather(counts).sum(0).tolist()
+        self.nothing_kept = teaching == 0
         if kept == rows:
             return
         batch["completion_mask"] = batch["completion_mask"] * keep_B[:, None]

@@ -17,6 +17,7 @@ import dro_lab.config  # noqa: F401 - registers the typed root
 from dro_lab.build import build_pipeline, load_task
 from dro_lab.components import REFERENCE_NEED, component
 from dro_lab.evaluation.intervals import mean_over_rows
+from dro_lab.judges.quality import quality, verdicts
 from dro_lab.models import load_tokenizer, load_weights, policy_spec
 from dro_lab.record.files import write_json
 from dro_lab.record.rows import token_rows
@@ -80,18 +81,20 @@ def _rollouts(cfg: Any) -> tuple[ScoredStep, Any]:
     tokenizer, task = load_tokenizer(spec), load_task(cfg)
     model = load_weights(spec).eval()
     fmt = spec.reasoning_format(task.answer_marker)
+    judge = component("judge", cfg.judge, name="exact", supplied=frozenset({"needs"}))(task, needs=())
     names = {"reward": "r3", "gating": "none", "filtering": "none", "advantage": "group_norm"}
     scoring = RolloutScorer(
         tokenizer=tokenizer,
         fmt=fmt,
         pipeline=build_pipeline(cfg, names),
         scorer=ReferenceScorer(tokenizer, fmt, **cfg.scorer),
-        judge=component("judge", cfg.judge, name="exact", supplied=frozenset({"needs"}))(task, needs=()),
+        quality=lambda groups: quality(groups, task, judge),
+        verdicts=lambda groups: verdicts(groups, judge),
         chat_template_kwargs=spec.chat_template_kwargs,
     )
     rows = list(task.splits["train"][:PROMPTS])
     completions = sample(model, tokenizer, scoring.prompt_ids(rows), ROLLOUTS, cfg.rollout.max_completion_length)
-    scored = scoring.score(model, rows, completions, group_size=ROLLOUTS, step=0, progress=0.0, report=True)
+    scored = scoring.score(model, rows, completions, group_size=ROLLOUTS, step=0, progress=0.0, held_out=True)
     return scored, tokenizer
 
 

@@ -13,6 +13,7 @@ from tokenizers import normalizers, processors
 from dro_lab.errors import UserError
 from dro_lab.judges.exact import exact
 from dro_lab.judges.none import none
+from dro_lab.judges.quality import quality as measure
 from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import ReasoningFormat, Splitter
 from dro_lab.scoring.stats import check_needs, collect
@@ -275,14 +276,16 @@ def step_of(texts):
 def test_only_what_is_needed_is_computed(qwen):
     split, groups = step_of(["a</think>Answer: 42<|im_end|>", "b</think>Answer: 17<|im_end|>"])
 
-    def run(*needs, scorer=None, judge=None):
-        arguments = {"models": {"current": qwen}, "prompt_ids_P": [[5]], "scorer": scorer, "judge": judge}
+    def run(*needs, scorer=None, quality=None, verdicts=None):
+        arguments = {"models": {"current": qwen}, "prompt_ids_P": [[5]], "scorer": scorer}
+        arguments |= {"quality": quality, "verdicts": verdicts}
         return collect(needs, groups, split, **arguments)
 
-    nothing = run()  # neither scorer nor judge is touched
+    nothing = run()  # neither scorer nor metric nor judge is touched
     assert nothing.reference_logps_PGR is None
     assert nothing.verifier_PG is None
-    judged = run(Need(Stat.VERIFIER), judge=exact(task(lambda answer, row: answer == row.reference), needs=[]))
+    right = task(lambda answer, row: float(answer == row.reference))
+    judged = run(Need(Stat.VERIFIER), quality=lambda groups: measure(groups, right, exact(right, needs=[])))
     assert judged.verifier_PG.tolist() == [[1.0, 0.0]]
     assert judged.reference_logps_PGR is None
 
@@ -308,19 +311,25 @@ def test_needs_that_cannot_be_met_are_refused():
     check_needs([Need(Stat.REFERENCE), Need(Stat.VERIFIER)])
 
 
-def test_judges():
-    _, groups = step_of(["a</think>Answer: 42<|im_end|>", "b"])
+def test_quality_is_the_data_sets_metric_and_equal_answers_are_measured_once():
+    _, groups = step_of(["a</think>Answer: 42<|im_end|>", "b", "c"])
     seen = []
-    judge = exact(task(lambda answer, row: seen.append((answer, row.id, row.reference)) or 0.5), needs=[])
-    assert judge(groups).tolist() == [[0.5, 0.5]]
-    assert judge(groups).dtype == torch.float32
-    assert seen[:2] == [("42", "r1", "42"), ("", "r1", "42")]
-    assert none(task(None), needs=[Need(Stat.REFERENCE)])(groups).isnan().all()
-    assert exact(task(None), needs=[])(groups).isnan().all()
+    half = task(lambda answer, row: seen.append((answer, row.id, row.reference)) or 0.5)
+    found = measure(groups, half, exact(half, needs=[]))
+    assert found.tolist() == [[0.5, 0.5, 0.5]]
+    assert found.dtype == torch.float32
+    assert seen == [("42", "r1", "42"), ("", "r1", "42")]
+    assert measure(groups, half, none(half, needs=[Need(Stat.REFERENCE)])).isnan().all()
+    assert measure(groups, task(None), exact(task(None), needs=[])).isnan().all()
+
+
+def test_a_judge_that_cannot_give_what_is_needed_is_refused():
     with pytest.raises(UserError, match="judge=none"):
         none(task(None), needs=[Need(Stat.VERIFIER)])
     with pytest.raises(UserError, match="dataset toy: the data set has no metric"):
         exact(task(None), needs=[Need(Stat.VERIFIER)])
+    with pytest.raises(UserError, match="no program that decides a rubric's checks"):
+        exact(task(None), needs=[Need(Stat.VERDICTS)])
 
 
 @pytest.mark.parametrize("sizes", [{"tokens_per_batch": 0}, {"lm_head_chunk": 2.5}, {"lm_head_chunk": True}])

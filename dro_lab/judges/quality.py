@@ -1,0 +1,81 @@
+"""Quality and verdicts of a step's rollouts: from the data set's metric and the run's judge to tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dro_lab.judges.protocol import NO, UNKNOWN, YES, Judge, Question
+from dro_lab.rubrics.checks import checks_of
+from dro_lab.types import Check, RolloutGroups, Row, Task
+
+
+def rows_of(groups: RolloutGroups) -> list[Row]:
+    """The rows that the groups answer."""
+    return [
+        Row(id=str(columns["id"]), prompt=prompt, reference=reference, columns=columns)
+        for columns, prompt, reference in zip(groups.columns_P, groups.prompts_P, groups.references_P, strict=True)
+    ]
+
+
+def met(verdict: int, check: Check) -> int:
+    """Whether the answer meets the check: the judge's literal answer held against what a good answer gets."""
+    if verdict == UNKNOWN:
+        return UNKNOWN
+    return YES if (verdict == YES) == (check.expect == "yes") else NO
+
+
+def verdicts(groups: RolloutGroups, judge: Judge) -> tuple[Tensor, Tensor]:
+    """``(verdicts_PGV int8, checks_mask_PV bool)``: 1 where the answer meets the check, 0 where not, -1 unknown.
+
+    Equal answers to one query are put to the judge once; V is the longest rubric (at least 1).
+    """
+    rows = rows_of(groups)
+    rubrics = [checks_of(row.columns) for row in rows]
+    width = max(map(len, rubrics), default=0) or 1
+    verdicts_PGV = torch.full((*groups.shape, width), UNKNOWN, dtype=torch.int8)
+    mask_PV = torch.zeros(groups.shape[0], width, dtype=torch.bool)
+    asked: dict[tuple[int, str, int], Question] = {}
+    for p, (row, checks) in enumerate(zip(rows, rubrics, strict=True)):
+        mask_PV[p, : len(checks)] = True
+        for answer in groups.answers_PG[p]:
+            for v, check in enumerate(checks):
+                asked.setdefault((p, answer, v), Question(row=row, answer=answer, check=check))
+    found = dict(zip(asked, judge.verdicts(list(asked.values())), strict=True))
+    for p, answers_G in enumerate(groups.answers_PG):
+        for g, answer in enumerate(answers_G):
+            for v, check in enumerate(rubrics[p]):
+                verdicts_PGV[p, g, v] = met(found[p, answer, v], check)
+    return verdicts_PGV, mask_PV
+
+
+def rubric_score(met_V: Sequence[int], checks: Sequence[Check]) -> float:
+    """``sum of |weight| of the met checks / sum of |weight|``, in [0, 1]; nan without checks or without any verdict.
+
+    Unknown verdicts earn nothing: they count in the denominator only.
+    """
+    total = sum(abs(check.weight) for check in checks)
+    if not total or all(value == UNKNOWN for value in met_V):
+        return math.nan
+    return sum(abs(c.weight) for value, c in zip(met_V, checks, strict=True) if value == YES) / total
+
+
+def quality(groups: RolloutGroups, task: Task, judge: Judge) -> Tensor:
+    """(P, G) float32 in [0, 1], nan = not known: the data set's metric, else the rubric score where it asks for it."""
+    quality_PG = torch.full(groups.shape, torch.nan)
+    if judge.name == "none" or (task.metric is None and not task.rubric_score):
+        return quality_PG
+    if task.metric is None:
+        verdicts_PGV, _ = verdicts(groups, judge)
+        for p, columns in enumerate(groups.columns_P):
+            checks = checks_of(columns)
+            for g in range(groups.shape[1]):
+                quality_PG[p, g] = rubric_score(verdicts_PGV[p, g, : len(checks)].tolist(), checks)
+        return quality_PG
+    for p, (row, answers_G) in enumerate(zip(rows_of(groups), groups.answers_PG, strict=True)):
+        scored: Mapping[str, float] = {answer: task.metric(answer, row) for answer in dict.fromkeys(answers_G)}
+        quality_PG[p] = torch.tensor([scored[answer] for answer in answers_G])
+    return quality_PG

@@ -1,0 +1,1 @@
+"""Rubrics: lists of at most ten yes/no checks for one query."""

@@ -1,0 +1,69 @@
+"""A row's rubric: reading it from the row's columns, and writing it back.
+
+Rows carry their rubric as ``columns["rubric"]``, a list of mappings with the fields of `dro_lab.types.Check`; no
+column, None or an empty list: the query has no rubric and is not gated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from dro_lab.types import MAX_CHECKS, Check
+
+
+def checks_of(columns: Mapping[str, Any]) -> tuple[Check, ...]:
+    """The checks that a row carries, in order.
+
+    Raises:
+        ValueError: what stands there is no rubric; says what is wrong, the caller says where.
+    """
+    rubric = columns.get("rubric")
+    if rubric is None:
+        return ()
+    if isinstance(rubric, str) or not isinstance(rubric, Sequence):
+        raise ValueError(f"`rubric` is a {type(rubric).__name__}, must be a list of checks")
+    if len(rubric) > MAX_CHECKS:
+        raise ValueError(f"`rubric` has {len(rubric)} checks, at most {MAX_CHECKS} are allowed")
+    checks = tuple(_check(item, number) for number, item in enumerate(rubric, start=1))
+    ids = [check.id for check in checks]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"`rubric` has two checks with the id {next(i for i in ids if ids.count(i) > 1)!r}")
+    return checks
+
+
+def as_column(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """The checks as a row's column (plain values, as JSON takes them)."""
+    return [asdict(check) for check in checks]
+
+
+KEYS = tuple(field.name for field in fields(Check))
+
+
+def _check(item: object, number: int) -> Check:
+    if isinstance(item, Check):
+        return item
+    if isinstance(item, str):
+        item = {"text": item}
+    if not isinstance(item, Mapping):
+        raise ValueError(f"check {number} of `rubric` is a {type(item).__name__}, must be a text or an object")
+    if unknown := sorted(set(map(str, item)) - set(KEYS)):
+        raise ValueError(f"check {number} of `rubric` has the unknown key {unknown[0]!r}; known: {', '.join(KEYS)}")
+    text, expect, weight = item.get("text"), item.get("expect", "yes"), item.get("weight", 1.0)
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"check {number} of `rubric` has no `text`")
+    if expect not in ("yes", "no"):
+        raise ValueError(f"check {number} of `rubric`: expect={expect!r}, must be yes or no")
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise ValueError(f"check {number} of `rubric`: weight={weight!r}, must be a number")
+    predicate = item.get("predicate")
+    if predicate is not None and not isinstance(predicate, Mapping):
+        raise ValueError(f"check {number} of `rubric`: predicate is a {type(predicate).__name__}, must be an object")
+    return Check(
+        id=str(item.get("id") or f"check-{number}"),
+        text=text,
+        weight=float(weight),
+        expect=expect,
+        predicate=predicate,
+    )
