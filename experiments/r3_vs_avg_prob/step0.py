@@ -17,7 +17,7 @@ import dro_lab.config  # noqa: F401 - registers the typed root
 from dro_lab.build import build_pipeline, load_task
 from dro_lab.components import REFERENCE_NEED, component
 from dro_lab.evaluation.intervals import mean_over_rows
-from dro_lab.judges.quality import quality, verdicts
+from dro_lab.judges import quality as judged
 from dro_lab.models import load_tokenizer, load_weights, policy_spec
 from dro_lab.record.files import write_json
 from dro_lab.record.rows import token_rows
@@ -88,8 +88,8 @@ def _rollouts(cfg: Any) -> tuple[ScoredStep, Any]:
         fmt=fmt,
         pipeline=build_pipeline(cfg, names),
         scorer=ReferenceScorer(tokenizer, fmt, **cfg.scorer),
-        quality=lambda groups: quality(groups, task, judge),
-        verdicts=lambda groups: verdicts(groups, judge),
+        quality=lambda groups: judged.quality(groups, task, judge),
+        verdicts=lambda groups: judged.verdicts(groups, judge),
         chat_template_kwargs=spec.chat_template_kwargs,
     )
     rows = list(task.splits["train"][:PROMPTS])
