@@ -184,6 +184,11 @@ Metric = Callable[[str, Row], float]
 """``metric(answer, row) -> quality in [0, 1]``; nan where the row cannot be judged. Never raises on model output."""
 
 
+CorpusMetric = Callable[[Sequence[str], Sequence[Row]], Mapping[str, float]]
+"""``metric(answers, rows) -> figures by name`` of all answers together (macro-F1, mAP, ...), one answer a row (a row that
+was sampled n times stands n times). nan where it cannot be computed. Never raises on model output."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One yes/no question of a rubric about an answer to one query.
@@ -215,6 +220,7 @@ class Task:
     splits: Mapping[str, Sequence[Row]]  # "train", "validation", "test"; twins also "ood", out of distribution
     metric: Metric | None
     metric_name: str
+    corpus_metric: CorpusMetric | None = None  # figures of all answers together
     check_program: CheckProgram | None = None  # decides the checks that rows carry as `rubric`, without a model
     rubric_score: bool = False  # without a metric: quality is the rubric score by the run's judge
     answer_marker: str = ""  # stands between the closed reasoning and the answer
