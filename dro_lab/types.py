@@ -185,8 +185,8 @@ Metric = Callable[[str, Row], float]
 
 
 CorpusMetric = Callable[[Sequence[str], Sequence[Row]], Mapping[str, float]]
-"""``metric(answers, rows) -> figures by name`` of all answers together (macro-F1, mAP, ...), one answer a row (a row that
-was sampled n times stands n times). nan where it cannot be computed. Never raises on model output."""
+"""``metric(answers, rows) -> figures by name`` of all answers together (macro-F1, mAP, ...), one answer a row (a row
+that was sampled n times stands n times). nan where it cannot be computed. Never raises on model output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
