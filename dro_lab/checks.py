@@ -23,6 +23,16 @@ def number(key: str, value: Any, *, low: float, high: float = math.inf, todo: st
         raise UserError(f"{key}={value}: must be {allowed}; {todo}")
 
 
+def share(key: str, value: Any, *, todo: str) -> None:
+    """Check that ``value`` is a number above 0 and at most 1.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise UserError(f"{key}={value}: must be a share above 0 and at most 1; {todo}")
+
+
 def whole(key: str, value: Any, *, low: int, high: int | None = None, todo: str) -> None:
     """Check that ``value`` is a whole number in ``[low, high]`` (None: no upper limit).
 
