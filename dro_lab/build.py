@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dro_lab.checks import flag, whole
 from dro_lab.components import REFERENCE_NEED, component, instantiate_checked, resolve
 from dro_lab.data.fit import fit_rows
 from dro_lab.data.rows import summarise
@@ -47,6 +48,7 @@ class Built:
     arguments: Any  # trl.GRPOConfig
     scorer: ReferenceScorer
     tracker: Any
+    max_refills: int  # sampling rounds after the first, to replace groups that teach nothing; 0: none
 
 
 def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
@@ -100,6 +102,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         arguments=made,
         scorer=ReferenceScorer(tokenizer, fmt, **cfg.scorer),
         tracker=tracker,
+        max_refills=max_refills(cfg.filtering),
     )
 
 
@@ -108,13 +111,34 @@ def build_pipeline(cfg: DictConfig, names: Mapping[str, str]) -> Pipeline:
     return Pipeline(
         reward=component("reward", cfg.reward, name=names.get("reward", "reward"), default_needs=REFERENCE_NEED),
         gate=component("gating", cfg.gating, name=names.get("gating", "gating")),
-        filter=component("filtering", cfg.filtering, name=names.get("filtering", "filtering")),
+        filter=component("filtering", without_refill(cfg.filtering), name=names.get("filtering", "filtering")),
         advantage=component("advantage", cfg.advantage, name=names.get("advantage", "advantage")),
         credit=cfg.credit,
         scored_by=cfg.scored_by,
         mask_malformed=cfg.rollout.mask_malformed_completions,
         mask_truncated=bool(cfg.algorithm.get("mask_truncated_completions", False)),
     )
+
+
+REFILL = ("refill", "max_rounds")
+"""Keys of every `filtering` yaml that the trainer reads, not the filter."""
+
+
+def max_refills(filtering: DictConfig) -> int:
+    """Sampling rounds after the first: ``filtering.max_rounds`` where ``filtering.refill`` is true, else 0."""
+    refill, rounds = filtering.get("refill", False), filtering.get("max_rounds", 4)
+    flag("filtering.refill", refill, todo="false is the default")
+    whole("filtering.max_rounds", rounds, low=1, todo="4 is the default")
+    return rounds if refill else 0
+
+
+def without_refill(filtering: DictConfig) -> DictConfig:
+    """The filter's own keys."""
+    own = filtering.copy()
+    OmegaConf.set_struct(own, False)
+    for key in REFILL:
+        own.pop(key, None)
+    return own
 
 
 def load_task(cfg: DictConfig) -> Task:

@@ -30,6 +30,7 @@ from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
 from dro_lab.training.observer import RunObserver
 from dro_lab.training.policies import Policies
+from dro_lab.training.refill import Prompts, Refill
 from dro_lab.training.rollouts import RolloutScorer
 from dro_lab.training.trainer import LabTrainer
 from dro_lab.types import Row
@@ -158,6 +159,9 @@ class Run:
             rows=train_rows,
             observer=self.observer.rollouts,
             clock=self.clock,
+            refill=Refill(self.built.max_refills, Prompts(len(train_rows), self.cfg.seed))
+            if self.built.max_refills
+            else None,
             model=model,
             args=self.built.arguments,
             train_dataset=Dataset.from_list(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -54,23 +55,21 @@ class RunObserver(TrainerCallback):
     def rollouts(self, step: ScoredStep, advantages_PG: Tensor) -> Mapping[str, float]:
         """One sampling round: rows to disk, metrics back to the trainer's log."""
         scored = step.scored
-        self.record.rollouts(
-            rollout_rows(
-                scored.groups,
-                scored.rewards,
-                advantages_PG=advantages_PG,
-                keep_PG=scored.keep_PG,
-                reasons_PG=scored.reasons_PG,
-                quality_PG=step.quality_PG,
-            )
-        )
+        self.record.rollouts(_rows(step, advantages_PG))
+        for earlier, places in step.replaced:  # what refill took out teaches nothing, but is not lost
+            rows, size = _rows(earlier, torch.zeros_like(earlier.scored.rewards.outcome_PG)), advantages_PG.shape[1]
+            self.record.rollouts([rows[p * size + g] for p in places for g in range(size)])
         # the first prompt of every step: what training looked at, for the report's heat map
         self.record.tokens(
             token_rows(
                 scored.groups, scored.stats, scored.rewards, tokenizer=self.tokenizer, prompts=[0], split="train"
             )
         )
-        return {**step_metrics(scored, step.reward_name), "quality/sampled": _nanmean(step.quality_PG)}
+        return {
+            **step_metrics(scored, step.reward_name),
+            **step.metrics,
+            "quality/sampled": _nanmean(step.quality_PG),
+        }
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -153,6 +152,18 @@ class RunObserver(TrainerCallback):
         for message in messages:
             self.alarms.append(Alarm(step=step, message=message))
             self.console.warn(f"step {step}: {message}")
+
+
+def _rows(step: ScoredStep, advantages_PG: Tensor) -> list[dict[str, Any]]:
+    scored = step.scored
+    return rollout_rows(
+        scored.groups,
+        scored.rewards,
+        advantages_PG=advantages_PG,
+        keep_PG=scored.keep_PG,
+        reasons_PG=scored.reasons_PG,
+        quality_PG=step.quality_PG,
+    )
 
 
 def _nanmean(values: Tensor) -> float:

@@ -6,7 +6,7 @@ Training and evaluation take the same way, so a held-out reward is computed as a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +27,9 @@ class ScoredStep:
     quality_PG: Tensor  # by the data set's metric, nan where it cannot judge
     stats_for_reports: TokenStats
     reward_name: str
+    rows: tuple[int, ...] = ()  # indices of the training rows, one a group
+    replaced: tuple[tuple[ScoredStep, tuple[int, ...]], ...] = ()  # groups that refill took out, by step
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of refill
 
 
 class RolloutScorer:

@@ -8,6 +8,7 @@ tests/contract/test_trl_seam.py: to upgrade, move the pin and run that file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,14 +17,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from dro_lab.pipeline import Scored
 from dro_lab.training.clock import PartClock
+from dro_lab.training.dropped import loss_mask, take_out_dropped
 from dro_lab.training.empty_update import SkipEmptyUpdate
+from dro_lab.training.refill import Refill
 from dro_lab.training.rollouts import RolloutScorer, ScoredStep
 from dro_lab.types import Row
-
-DIVIDES_BY_ROWS = frozenset({"grpo", "dr_grpo", "sapo", "luspo"})
-"""Loss types that divide by the number of rows, so that masking a row does not renormalise them."""
 
 StepObserver = Callable[[ScoredStep, Tensor], Mapping[str, float]]
 """Called once per sampling round with the scored rollouts and advantages (P, G); returns metrics to log."""
@@ -37,13 +36,21 @@ class LabTrainer(GRPOTrainer):
         rows: the training rows; the data set handed to TRL holds their prompts and indices.
         observer: what to do with each step's rollouts.
         clock: seconds by part.
+        refill: samples again for the groups that teach nothing; None: they stay empty.
         kwargs: GRPOTrainer's own.
     """
 
     def __init__(
-        self, *, scoring: RolloutScorer, rows: Sequence[Row], observer: StepObserver, clock: PartClock, **kwargs: Any
+        self,
+        *,
+        scoring: RolloutScorer,
+        rows: Sequence[Row],
+        observer: StepObserver,
+        clock: PartClock,
+        refill: Refill | None = None,
+        **kwargs: Any,
     ) -> None:
-        self.scoring, self.rows, self.observer, self.clock = scoring, rows, observer, clock
+        self.scoring, self.rows, self.observer, self.clock, self.refill = scoring, rows, observer, clock, refill
         self._scored: ScoredStep | None = None
         self.nothing_kept = False
         super().__init__(reward_funcs=[_named(scoring.pipeline.reward.name)], **kwargs)
@@ -58,31 +65,40 @@ class LabTrainer(GRPOTrainer):
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Sequence[Sequence[int]]
     ) -> Tensor:
         with self.clock.part("scoring"), self.accelerator.autocast():
-            self._scored = self.scoring.score(
+            indices = tuple(example["row"] for example in inputs[:: self.num_generations])
+            scored = self.scoring.score(
                 self.policy,
-                [self.rows[example["row"]] for example in inputs[:: self.num_generations]],
+                [self.rows[index] for index in indices],
                 completion_ids_list,
                 group_size=int(self.num_generations or 0),
                 step=self.state.global_step,
                 progress=self.state.global_step / max(1, self.state.max_steps),
             )
+            self._scored = replace(scored, rows=indices)
             outcome_B1 = self._scored.scored.rewards.outcome_PG.reshape(-1, 1).to(self.accelerator.device)
             return gather(outcome_B1)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         with self.clock.part("sampling"):
-            batch = super()._generate_and_score_completions(inputs)
+            batch, step = self._sample_and_score(inputs)
+            if self.refill is not None:
+                batch, step = self.refill(batch, step, sample=self._sample_and_score, trainer=self)
         with self.clock.part("scoring"):
-            step = self._scored
-            assert step is not None  # super() has called _calculate_rewards
             shape = step.scored.groups.shape
-            loss_mask_BT = _loss_mask(batch)
+            loss_mask_BT = loss_mask(batch)
             advantages = self.scoring.pipeline.advantages(step.scored, loss_mask_BT.bool().cpu().unflatten(0, shape))
             batch["advantages"] = advantages.flatten(0, 1).to(batch["completion_ids"].device)
-            self._take_out_dropped(batch, step.scored)
+            self.nothing_kept = take_out_dropped(
+                batch, step.scored, loss_type=self.loss_type, gather=self.accelerator.gather
+            )
             for name, value in self.observer(step, _per_rollout(advantages)).items():
                 self._metrics["train"][name].append(value)
         return batch
+
+    def _sample_and_score(self, inputs: Any) -> tuple[dict[str, Any], ScoredStep]:
+        batch = super()._generate_and_score_completions(inputs)
+        assert self._scored is not None  # TRL has called _calculate_rewards
+        return batch, self._scored
 
     def sample(self, prompt_ids: Sequence[Sequence[int]], n: int, *, batch_size: int, seed: int) -> list[list[int]]:
         """``n`` completions a prompt, prompt-major, by the engine and settings of training.
@@ -105,29 +121,10 @@ class LabTrainer(GRPOTrainer):
         finally:
             model.train(training)
 
-    def _take_out_dropped(self, batch: dict[str, Any], scored: Scored) -> None:
-        """Dropped rollouts leave the loss and its denominator, on all ranks alike."""
-        device = batch["completion_ids"].device
-        keep_B = scored.keep_PG.flatten().to(device)
-        counts = torch.tensor([[int(keep_B.sum()), keep_B.numel(), int(scored.teach_PG.sum())]], device=device)
-        kept, rows, teaching = self.accelerator.gather(counts).sum(0).tolist()
-        self.nothing_kept = teaching == 0
-        if kept == rows:
-            return
-        batch["completion_mask"] = batch["completion_mask"] * keep_B[:, None]
-        batch["num_items_in_batch"] = self.accelerator.gather(_loss_mask(batch).sum()).sum()
-        if self.loss_type in DIVIDES_BY_ROWS and kept:
-            batch["advantages"] = batch["advantages"] * (rows / kept)
-
 
 def _per_rollout(advantages: Tensor) -> Tensor:
     """(P, G): the mean over the tokens that got any."""
     return advantages if advantages.dim() == 2 else advantages.sum(-1) / (advantages != 0).sum(-1).clamp(min=1)
-
-
-def _loss_mask(batch: Mapping[str, Any]) -> Tensor:
-    mask = batch["completion_mask"]
-    return mask * batch["tool_mask"] if "tool_mask" in batch else mask
 
 
 def _named(name: str) -> Callable[..., list[float | None]]:
