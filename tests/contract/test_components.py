@@ -21,7 +21,7 @@ CONF = Path(__file__).parents[2] / "conf"
 CALLS = {
     "reward": lambda part: lambda step: part(step.groups, step.stats),
     "gating": lambda part: lambda step: part(step.groups, step.stats, step.rewards),
-    "filtering": lambda part: lambda step: part(step.groups, step.stats, step.rewards),
+    "filtering": lambda part: lambda step: part.remember(step.groups, step.stats, step.rewards, state=None)[0],
     "advantage": lambda part: lambda step: part(step.rewards, step.keep_PG, step.loss_mask_PGC),
 }
 EXTRA = {
@@ -65,6 +65,18 @@ VARIANTS = [
 @pytest.mark.parametrize(("changes", "law"), itertools.product(VARIANTS, [*LAWS, *EXTRA["reward"]]))
 def test_every_variant_of_r3_obeys(changes, law):
     law(subject_of("reward", "r3", **changes))
+
+
+FILTER_VARIANTS = [
+    ("r3_variance", {"tau": 0.3}),
+    ("r3_variance", {"tau": 0.25, "sigma_on": "raw", "include_eos": True, "top_share": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("variant", "law"), itertools.product(FILTER_VARIANTS, [*LAWS, *EXTRA["filtering"]]))
+def test_every_variant_of_a_filter_obeys(variant, law):
+    name, changes = variant
+    law(subject_of("filtering", name, **changes))
 
 
 def test_conf_is_discovered():
