@@ -52,7 +52,9 @@ def numbers_are_float32_and_the_rest_bool(subject: Subject) -> None:
     for name, value in subject(a_step()).items():
         if isinstance(value, Tensor):
             assert value.dtype in (torch.float32, torch.bool), name
-            wants_bool = name.startswith(("admit", "failed", "keep", "rewards_process_mask", "process_mask"))
+            wants_bool = name.startswith(
+                ("admit", "failed", "rejected", "zero", "keep", "rewards_process_mask", "process_mask")
+            )
             assert (value.dtype is torch.bool) == wants_bool, name
 
 
@@ -86,7 +88,7 @@ def permuting_prompts_permutes_results(subject: Subject) -> None:
 def wider_padding_changes_nothing(subject: Subject) -> None:
     step = a_step()
     want = subject(step)
-    for axis in "CR":
+    for axis in "CRV":
         got = subject(widen(step, axis))
         for name in got:
             if axis in axes(name):
@@ -188,7 +190,10 @@ def token_weights_are_shares_of_reference_tokens(subject: Subject) -> None:
 
 def a_reason_stands_exactly_where_a_group_is_dropped(subject: Subject) -> None:
     named = subject(a_step())
-    kept_P = named["admit_P"] if "admit_P" in named else named["keep_PG"].any(-1)
+    if "admit_P" in named:  # a gate may also leave a group in the loss and take its advantage
+        kept_P = named["admit_P"] & ~named["zero_P"] if "zero_P" in named else named["admit_P"]
+    else:
+        kept_P = named["keep_PG"].any(-1)
     assert [reason == "" for reason in named["reasons_P"]] == kept_P.tolist()
 
 

@@ -44,7 +44,32 @@ def a_step(seed: int = 0, rollouts: int = G) -> Step:
     keep_PG = torch.ones(P, rollouts, dtype=torch.bool)
     keep_PG[1] = False
     rewards = Rewards(outcome_PG=torch.rand(P, rollouts, generator=draw))
-    return Step(groups, stats_of(probabilities, quality), rewards, keep_PG, groups.completion_mask_PGC.clone())
+    stats = replace(stats_of(probabilities, quality), **verdicts_of(rollouts))
+    stats = replace(stats, **more_scores(stats, draw))
+    return Step(groups, stats, rewards, keep_PG, groups.completion_mask_PGC.clone())
+
+
+def more_scores(stats: TokenStats, draw: torch.Generator) -> dict[str, Tensor]:
+    """The reference with the reasoning hidden (nearly the same for a group's rollouts), and its tokens' ranks."""
+    scored_P1R = (stats.reference_mask_PR | stats.reference_eos_PR)[:, None]
+    shape_PGR = stats.reference_logps_PGR.shape
+    masked_PGR = 0.5 * torch.rand(P, 1, shape_PGR[2], generator=draw) - 3 + 0.1 * torch.rand(shape_PGR, generator=draw)
+    ranks_PGR = torch.randint(0, 60, shape_PGR, generator=draw).float()
+    return {
+        "masked_logps_PGR": masked_PGR.where(scored_P1R, 0.0),
+        "reference_ranks_PGR": ranks_PGR.where(scored_P1R, 0.0),
+    }
+
+
+def verdicts_of(rollouts: int = G) -> dict[str, Tensor]:
+    """Three checks, of which nobody meets the last; two checks that most meet; none."""
+    verdicts_PGV = torch.full((P, rollouts, 3), -1, dtype=torch.int8)
+    verdicts_PGV[0, :, :2] = (torch.arange(rollouts)[:, None] % 3 != torch.arange(2)).to(torch.int8)
+    verdicts_PGV[0, :, 2] = -(torch.arange(rollouts) % 2).to(torch.int8)
+    verdicts_PGV[1, :, :2] = 1
+    verdicts_PGV[1, 0, 1] = -1
+    mask_PV = torch.tensor([[True, True, True], [True, True, False], [False, False, False]])
+    return {"verdicts_PGV": verdicts_PGV, "checks_mask_PV": mask_PV}
 
 
 def axes(name: str) -> str:
@@ -81,7 +106,7 @@ def reorder(obj: Any, axis: str, order: list[int]) -> Any:
 
 
 def widen(obj: Any, axis: str, extra: int = 3) -> Any:
-    """``extra`` columns of padding on tokens (``C``) or reference tokens (``R``)."""
+    """``extra`` columns of padding on tokens (``C``), reference tokens (``R``) or checks (``V``)."""
 
     def change(value: Tensor, dimension: int) -> Tensor:
         shape = list(value.shape)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from dro_lab.build import without_refill
 from dro_lab.components import REFERENCE_NEED, component
 from dro_lab.types import FilterResult, GateResult, Rewards
 from tests.contract import laws
@@ -36,6 +37,7 @@ SHIPPED = [(group, path.stem) for group in CALLS for path in sorted((CONF / grou
 def subject_of(group: str, name: str, **changes) -> Subject:
     node = OmegaConf.merge(OmegaConf.load(CONF / group / f"{name}.yaml"), changes)
     default = REFERENCE_NEED if group == "reward" else frozenset()
+    node = without_refill(node) if group == "filtering" else node  # keys that the trainer reads
     part = component(group, node, name=name, default_needs=default)
     return Subject(CALLS[group](part), part.needs)
 
@@ -77,6 +79,19 @@ FILTER_VARIANTS = [
 def test_every_variant_of_a_filter_obeys(variant, law):
     name, changes = variant
     law(subject_of("filtering", name, **changes))
+
+
+GATE_VARIANTS = [
+    ("rubric", {"on_reject": "zero"}),
+    ("rubric", {"on_reject": "floor", "nu": 0.9}),
+    ("rubric", {"mu": 2, "rho": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("variant", "law"), itertools.product(GATE_VARIANTS, [*LAWS, *EXTRA["gating"]]))
+def test_every_variant_of_a_gate_obeys(variant, law):
+    name, changes = variant
+    law(subject_of("gating", name, **changes))
 
 
 def test_conf_is_discovered():
@@ -171,6 +186,16 @@ BROKEN = [
             failed_PG=torch.zeros(3, 5, dtype=torch.bool),
             rewards=step.rewards,
             reasons_P=["", "coverage", ""],
+        ),
+    ),
+    (
+        laws.a_reason_stands_exactly_where_a_group_is_dropped,
+        lambda step: GateResult(
+            admit_P=torch.ones(3, dtype=torch.bool),
+            failed_PG=torch.zeros(3, 5, dtype=torch.bool),
+            rewards=step.rewards,
+            reasons_P=["", "", ""],  # a group without advantage, and without a reason
+            zero_P=torch.tensor([False, True, False]),
         ),
     ),
     (
