@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dro_lab.pipeline import Pipeline, Scored, State
 from dro_lab.scoring.reference import ReferenceScorer
-from dro_lab.scoring.split import ReasoningFormat, Splitter, thinking_mode
+from dro_lab.scoring.split import ReasoningFormat, SplitGroups, Splitter, thinking_mode
 from dro_lab.scoring.stats import FIELDS, Quality, Verdicts, collect
 from dro_lab.training.policies import Policies
-from dro_lab.types import Need, Prompt, Row, Stat, TokenStats
+from dro_lab.types import Need, Prompt, RolloutGroups, Row, Stat, TokenStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,28 @@ class RolloutScorer:
         )
         return encoded["input_ids"]
 
+    def split(
+        self,
+        rows: Sequence[Row],
+        completion_ids: Sequence[Sequence[int]],
+        *,
+        group_size: int,
+        step: int = 0,
+        progress: float = 0.0,
+    ) -> tuple[RolloutGroups, SplitGroups]:
+        """The completions of ``rows``, prompt-major, as groups: split into reasoning and answer, nothing measured."""
+        modes = [thinking_mode(text, self.fmt) for text in self.render([row.prompt for row in rows])]
+        ids_PG = [list(completion_ids[i : i + group_size]) for i in range(0, len(completion_ids), group_size)]
+        split = self.splitter.split_groups(ids_PG, modes)
+        groups = split.groups(
+            prompts_P=[row.prompt for row in rows],
+            references_P=[row.reference for row in rows],
+            columns_P=[{**row.columns, "id": row.id} for row in rows],
+            step=step,
+            progress=progress,
+        )
+        return groups, split
+
     def score(
         self,
         model: Any,
@@ -106,16 +128,7 @@ class RolloutScorer:
             held_out: an evaluation: also measure the reference tokens for reports, where no component asked for them,
                 and leave the memory of gate and filter as it is.
         """
-        modes = [thinking_mode(text, self.fmt) for text in self.render([row.prompt for row in rows])]
-        ids_PG = [list(completion_ids[i : i + group_size]) for i in range(0, len(completion_ids), group_size)]
-        split = self.splitter.split_groups(ids_PG, modes)
-        groups = split.groups(
-            prompts_P=[row.prompt for row in rows],
-            references_P=[row.reference for row in rows],
-            columns_P=[{**row.columns, "id": row.id} for row in rows],
-            step=step,
-            progress=progress,
-        )
+        groups, split = self.split(rows, completion_ids, group_size=group_size, step=step, progress=progress)
         needs = self.pipeline.needs
         wanted = needs | {Need(Stat.VERIFIER)} | ({Need(Stat.REFERENCE)} if held_out else set())
         stats = collect(

@@ -8,6 +8,7 @@ tests/contract/test_trl_seam.py: to upgrade, move the pin and run that file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from trl import GRPOTrainer
 from dro_lab.training.clock import PartClock
 from dro_lab.training.dropped import loss_mask, take_out_dropped
 from dro_lab.training.empty_update import SkipEmptyUpdate
+from dro_lab.training.greedy import greedy_decoding
 from dro_lab.training.refill import Refill
 from dro_lab.training.rollouts import RolloutScorer, ScoredStep
 from dro_lab.types import Row
@@ -100,8 +102,10 @@ class LabTrainer(GRPOTrainer):
         assert self._scored is not None  # TRL has called _calculate_rewards
         return batch, self._scored
 
-    def sample(self, prompt_ids: Sequence[Sequence[int]], n: int, *, batch_size: int, seed: int) -> list[list[int]]:
-        """``n`` completions a prompt, prompt-major, by the engine and settings of training.
+    def sample(
+        self, prompt_ids: Sequence[Sequence[int]], n: int, *, batch_size: int, seed: int, greedy: bool = False
+    ) -> list[list[int]]:
+        """``n`` completions a prompt, prompt-major, by the engine and settings of training; ``greedy``: the likeliest.
 
         Training's own random numbers are left as they were, so evaluating more often never changes a run.
         """
@@ -111,7 +115,7 @@ class LabTrainer(GRPOTrainer):
         training = model.training
         model.eval()
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), greedy_decoding(self) if greedy else nullcontext():
                 torch.manual_seed(seed)
                 return [
                     list(ids)
