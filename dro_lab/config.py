@@ -44,6 +44,7 @@ class Root:
     steps: int = 40
     threads: int | None = None  # torch's threads; null: what torch takes by itself
     outputs: str = "outputs"
+    report: bool = True
     credit: str = "completion"
     scored_by: str = "current"
     lag: int = 16
@@ -98,7 +99,7 @@ def check(cfg: DictConfig) -> None:
     _check_shared(cfg)
     _check_scorer(cfg.scorer)
     evaluation = evaluation_settings(_plain("evaluation", cfg.evaluation))
-    check_objective(cfg.objective, steps=cfg.steps, samples=evaluation.samples)
+    check_objective(cfg.objective, steps=cfg.steps, settings=evaluation)
 
 
 def _plain(group: str, node: Any) -> dict[str, Any]:

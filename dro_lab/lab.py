@@ -288,7 +288,7 @@ class Run:
         remove_empty(self.folder / "trainer")  # TRL makes its folder whether it writes there or not
         self.record.summary(summary)
         self.record.close()
-        if self.observer.evaluations:
+        if self.observer.evaluations and self.cfg.report:
             from dro_lab.report import write_report  # matplotlib takes a second that the first step should not wait for
 
             write_report(self.folder)
@@ -322,7 +322,7 @@ class Run:
             self.console.warn(f"{len(self.built.task.refused)} rows were refused; `python -m dro_lab.data` says why")
         farewell(
             self.console,
-            report=_short(self.folder / "report.html"),
+            report=_short(self.folder / "report.html") if self.cfg.report else None,
             folder=_short(self.folder),
             compare=self.built.tracker.ui_command,
         )
