@@ -14,7 +14,7 @@ from dro_lab.checks import flag, whole
 from dro_lab.components import REFERENCE_NEED, component, instantiate_checked, resolve
 from dro_lab.data.fit import fit_rows
 from dro_lab.data.rows import summarise
-from dro_lab.data.twins.knobs import twin_knobs, unmatched_knobs
+from dro_lab.data.twins.knobs import dataset_name, policy_notes
 from dro_lab.errors import UserError
 from dro_lab.evaluation.settings import EvaluationSettings, evaluation_settings
 from dro_lab.judges.protocol import Judge
@@ -67,7 +67,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     judge_component = component("judge", cfg.judge, name=names.get("judge", "judge"), supplied=frozenset({"needs"}))
     made = arguments(cfg.algorithm, output_dir=str(folder / "trainer"), steps=cfg.steps)
     evaluation = evaluation_settings(OmegaConf.to_container(cfg.evaluation, resolve=True))  # type: ignore[arg-type]
-    spec = policy_spec(cfg.model)
+    spec = policy_spec(cfg.model, dataset=dataset_name(cfg.dataset))
     task = load_task(cfg)
     for part in (pipeline.reward, pipeline.gate, pipeline.filter):
         task = part.prepare(task)
@@ -86,8 +86,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     _check_rows(task, cfg, evaluation)
     if task.provenance.kind != "twin" and knows_twins_only(tokenizer):
         task = replace(task, notes=(*task.notes, FOREIGN_TEXT))
-    if (knobs := twin_knobs(cfg.dataset)) is not None:
-        task = replace(task, notes=(*task.notes, *unmatched_knobs(knobs, Path(spec.path))))
+    task = replace(task, notes=(*task.notes, *policy_notes(cfg.dataset, Path(spec.path))))
     tracker = instantiate_checked("tracking", cfg.tracking)
     return Built(
         names=names,

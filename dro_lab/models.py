@@ -22,9 +22,20 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def shipped_policy() -> Path:
-    """The folder of the policy that comes with the package."""
-    return Path(str(resources.files("dro_lab.policy").joinpath("tiny")))
+SHIPPED_DEFAULT = "pararev"
+"""The data set whose shipped policy serves data sets that have none of their own."""
+
+
+def shipped_policies() -> dict[str, Path]:
+    """The folders of the policies that come with the package, by the data set whose twin they were warm-started on."""
+    root = Path(str(resources.files("dro_lab.policy")))
+    return {file.parent.name: file.parent for file in sorted(root.glob("*/config.json"))}
+
+
+def shipped_policy(dataset: str | None = None) -> Path:
+    """The folder of the data set's shipped policy; ParaRev's for a data set without one, and for None."""
+    found = shipped_policies()
+    return found.get(dataset or SHIPPED_DEFAULT, found[SHIPPED_DEFAULT])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +71,16 @@ class PolicySpec:
 
     @property
     def name(self) -> str:
-        return "tiny (shipped)" if Path(self.path) == shipped_policy() else self.path
+        shipped = {str(folder): name for name, folder in shipped_policies().items()}
+        return f"tiny, {shipped[self.path]} (shipped)" if self.path in shipped else self.path
 
 
-def policy_spec(model: DictConfig) -> PolicySpec:
+def policy_spec(model: DictConfig, *, dataset: str | None = None) -> PolicySpec:
     """Check the `model` group.
+
+    Args:
+        model: the group.
+        dataset: name of the data set, which chooses among the shipped policies where ``path`` is null.
 
     Raises:
         UserError: a key is unknown or missing, or the folder is not there or incomplete.
@@ -75,7 +91,7 @@ def policy_spec(model: DictConfig) -> PolicySpec:
         raise UserError(f"model.{unknown[0]}: unknown key; allowed are {', '.join(sorted(allowed))}")
     if missing := sorted(allowed - set(values)):
         raise UserError(f"model.{missing[0]} is not set; conf/model/tiny.yaml says what it means and its default")
-    values["path"] = values["path"] if values["path"] is not None else str(shipped_policy())
+    values["path"] = values["path"] if values["path"] is not None else str(shipped_policy(dataset))
     choice("model.dtype", values["dtype"], DTYPES, todo="float32 on a CPU, bfloat16 on a GPU")
     for key in ("path", "reasoning_open", "reasoning_close", "close_prefix", "close_suffix", "attn_implementation"):
         if not isinstance(values[key], str):
@@ -211,13 +227,14 @@ def load_tokenizer(spec: PolicySpec) -> PreTrainedTokenizerBase:
 
 
 def knows_twins_only(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a policy descends from the shipped one: it has its vocabulary, which was made from the twins' text."""
-    file = shipped_policy() / "tokenizer.json"
-    if not file.is_file():
-        return False
-    shipped = json.loads(file.read_text(encoding="utf-8"))
-    words = {**shipped["model"]["vocab"], **{token["content"]: token["id"] for token in shipped["added_tokens"]}}
-    return tokenizer.get_vocab() == words
+    """Whether a policy descends from a shipped one: it has its vocabulary, which was made from a twin's text."""
+    vocabulary = tokenizer.get_vocab()
+    for folder in shipped_policies().values():
+        shipped = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        words = {**shipped["model"]["vocab"], **{token["content"]: token["id"] for token in shipped["added_tokens"]}}
+        if vocabulary == words:
+            return True
+    return False
 
 
 def load_config(spec: PolicySpec) -> Any:

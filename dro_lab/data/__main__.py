@@ -70,10 +70,11 @@ def _inspect(cfg: Any) -> dict[str, Any]:
     try:
         check(cfg)  # before the heavy imports, as a run does
         from dro_lab.data.inspection import inspect_task
+        from dro_lab.data.twins.knobs import dataset_name
         from dro_lab.models import context_length, load_config, load_tokenizer, policy_spec
 
         task = _load_task(cfg)
-        spec = policy_spec(cfg.model)
+        spec = policy_spec(cfg.model, dataset=dataset_name(cfg.dataset))
     except OmegaConfBaseException as error:
         raise UserError(explain(error) or str(error)) from error
     tokenizer = load_tokenizer(spec)

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dro_lab.data import hub, sources
 from dro_lab.data.metrics import reference_overlap
 from dro_lab.data.rows import check_text_key, content_id, conversation, finish, text_problem, unique, unknown_schema
-from dro_lab.data.splits import check_shares, check_sizes, split_by_source
+from dro_lab.data.splits import check_shares, split_by_source
+from dro_lab.data.twins.load import load_twin
 from dro_lab.errors import UserError
 from dro_lab.types import Provenance, RefusedRow, Row, Task
 
@@ -29,7 +29,6 @@ SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 BEFORE = ("parag_1", "parag-1", "original_paragraph")
 AFTER = ("parag_2", "parag-2", "reference_paragraph")
 ANNOTATIONS = ("annot_1", "annot_2")
-TWIN_SIZES = {"train": 4096, "validation": 512, "test": 512}
 SCHEMA = (
     "parag_1 and parag_2 (or parag-1 and parag-2) with id_paragraph, id_source and annot_1/annot_2 or instruction; "
     "or original_paragraph, reference_paragraph, instruction"
@@ -37,11 +36,6 @@ SCHEMA = (
 NOTE = (
     "reference_overlap is surface similarity to the one reference revision. It is not a judgement of the revision and "
     "not the paper's measure (win rate); a good revision in other words scores low"
-)
-
-TWIN_NOTE = (
-    "a procedural twin of ParaRev: its style noise is built in, so it shows a mechanism and its size, not that every "
-    "real data set has it; facts_right is the share of the required facts that the answer states rightly"
 )
 
 
@@ -69,7 +63,7 @@ def load(
         system_prompt: goes before the user's message.
         answer_marker: stands between the closed reasoning and the answer.
         shares: share of the sources by split (real data).
-        sizes: cap on the rows by split, None = all; the twin makes exactly so many, None = 4096, 512 and 512.
+        sizes: cap on the rows by split, None = all; the twin makes exactly so many (`dro_lab.data.twins.load.SIZES`).
         twin: the twin's knobs (``preset`` and others).
         seed: draws the twin's training rows; its held-out rows and all real rows do not depend on it.
 
@@ -86,12 +80,8 @@ def load(
                 f"dataset.instruction={instruction!r}: the twin's rows carry their own instructions. Allowed with "
                 f"dataset.source=hub or a path. Next: leave it out, or set dataset.source."
             )
-        return _twin(
-            twin,
-            sizes=check_sizes(sizes),
-            system_prompt=system_prompt,
-            answer_marker=answer_marker,
-            seed=seed,
+        return load_twin(
+            "pararev", twin, sizes=sizes, system_prompt=system_prompt, answer_marker=answer_marker, seed=seed
         )
     if source == "hub":
         rows, commit, digest = hub.read(repo, revision=revision, files=files, config=config)
@@ -112,35 +102,6 @@ def load(
         answer_marker=answer_marker,
         refused=refused,
         notes=[*_notes(rows_, loaded), *notes],
-    )
-
-
-def _twin(
-    knobs: object, *, sizes: Mapping[str, int | None], system_prompt: str | None, answer_marker: str, seed: int
-) -> Task:
-    from dro_lab.data.twins import pararev as generator
-    from dro_lab.data.twins.knobs import configured
-
-    name, given, twin = configured(knobs)
-    splits = {}
-    for split, size in TWIN_SIZES.items():
-        # Held-out rows do not follow the run's seed, so that runs of different seeds are judged on the same rows.
-        made = generator.make_rows(
-            twin, split, size if sizes[split] is None else int(sizes[split] or 0), seed=seed if split == "train" else 0
-        )
-        system = conversation("", system_prompt=system_prompt)[:-1]
-        splits[split] = [replace(row, prompt=[*system, *row.prompt]) for row in made] if system else made
-    changed = "".join(f", {key}={value}" for key, value in given.items())
-    return Task(
-        name="pararev",
-        provenance=Provenance(
-            dataset="pararev", kind="twin", location=name + changed, revision=f"generator {generator.GENERATOR_VERSION}"
-        ),
-        splits=splits,
-        metric=generator.quality,
-        metric_name="facts_right",
-        answer_marker=answer_marker,
-        notes=(TWIN_NOTE,),
     )
 
 

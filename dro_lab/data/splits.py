@@ -29,16 +29,20 @@ def check_shares(shares: Mapping[str, float]) -> dict[str, float]:
     return {split: float(given.get(split, 0.0)) for split in SPLITS}
 
 
-def check_sizes(sizes: Mapping[str, int | None] | None) -> dict[str, int | None]:
-    """The caps by split (None = no cap). Raises `UserError` unless each is null or a whole number of at least 0."""
-    given = dict(sizes or {})
-    bad = {k: v for k, v in given.items() if k not in SPLITS or not (v is None or (type(v) is int and v >= 0))}
+def check_sizes(sizes: Mapping[str, int | None] | None, *, splits: Sequence[str] = SPLITS) -> dict[str, int | None]:
+    """The caps by split (None = no cap). Raises `UserError` unless each is null or a whole number of at least 0.
+
+    ``ood: null`` passes everywhere: only twins have that split, and null asks for all that there is.
+    """
+    given = {key: value for key, value in dict(sizes or {}).items() if key != "ood" or value is not None}
+    bad = {k: v for k, v in given.items() if k not in splits or not (v is None or (type(v) is int and v >= 0))}
     if bad:
+        only = " (`ood` with source=twin alone)" if "ood" in bad and "ood" not in splits else ""
         raise UserError(
-            f"dataset.sizes={given}: {bad} is not allowed. Allowed: the keys {', '.join(SPLITS)}, each null (all rows) "
-            f"or a whole number of at least 0. Next: correct or leave out dataset.sizes."
+            f"dataset.sizes={given}: {bad} is not allowed. Allowed: the keys {', '.join(splits)}{only}, each null (all "
+            f"rows) or a whole number of at least 0. Next: correct or leave out dataset.sizes."
         )
-    return {split: given.get(split) for split in SPLITS}
+    return {split: given.get(split) for split in splits}
 
 
 def split_by_source(

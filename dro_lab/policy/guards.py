@@ -2,25 +2,26 @@
 
 The figures are measured without `dro_lab.scoring`, by sampling, splitting and one plain forward pass written out here.
 They say whether the policy is fit for the scorer and the splitter, so they must not lean on them: a fault in either
-would pass a failed warm start, or refuse a good one. This code knows only the twin's layout and serves no training run.
+would pass a failed warm start, or refuse a good one. This code knows only the twins' layout and serves no training run.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dro_lab.data.twins.pararev import ANSWER_MARKER, ParaRevTwin, make_rows, quality
+from dro_lab.data.twins.grammar import CLOSING
+from dro_lab.data.twins.load import make_rows
+from dro_lab.data.twins.protocol import Twin
 from dro_lab.errors import UserError
+from dro_lab.rubrics.checks import checks_of
 from dro_lab.types import Row
-
-MAX_COMPLETION = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,11 @@ class Guards:
     """Figures of a warm-started policy on held-out rows.
 
     ``greedy_quality``: of greedy answers. ``sampled_quality``: of answers sampled at temperature 1.
-    ``state_copy``: share of days at which a sampled answer states the mark that its own reasoning states.
-    ``reflective_sigma``: mean over rows and fact digits of the standard deviation over the row's rollouts of the
-    digit's probability. ``wording_sigma``: the same of all other reference tokens. ``unfinished``: share of sampled
-    completions without end of sequence within 96 tokens.
+    ``state_copy``: share of the results in a sampled reasoning that its own answer states too. ``reflective_sigma``:
+    mean over rows and reflective reference tokens (those that depend on the reasoning's result) of the standard
+    deviation over the row's rollouts of the token's probability. ``wording_sigma``: the same of all other reference
+    tokens. ``unfinished``: share of sampled completions without end of sequence within ``Twin.max_completion`` tokens.
+    ``checks_met``: share of the rubric's checks that sampled answers meet (0 where rows carry no rubric).
     """
 
     greedy_quality: float
@@ -40,6 +42,7 @@ class Guards:
     reflective_sigma: float
     wording_sigma: float
     unfinished: float
+    checks_met: float
 
     def as_dict(self) -> dict[str, float]:
         return {name: round(value, 4) for name, value in asdict(self).items()}
@@ -54,7 +57,13 @@ LIMITS = {
 }
 
 
-def check_guards(guards: Guards) -> None:
+def limits_of(twin: Twin) -> dict[str, tuple[float, float]]:
+    """`LIMITS`, with the twin's own where it has some."""
+    own: Mapping[str, tuple[float, float]] = getattr(twin, "limits", {})
+    return {**LIMITS, **own}
+
+
+def check_guards(guards: Guards, limits: Mapping[str, tuple[float, float]] = LIMITS) -> None:
     """Raise where a figure is out of its limits, naming all that are.
 
     Raises:
@@ -62,7 +71,7 @@ def check_guards(guards: Guards) -> None:
     """
     failed = [
         f"{name} = {getattr(guards, name):.3f}, must lie in [{low}, {high}]"
-        for name, (low, high) in LIMITS.items()
+        for name, (low, high) in limits.items()
         if not low <= getattr(guards, name) <= high
     ]
     if failed:
@@ -85,6 +94,7 @@ def sample(
     rows: Sequence[Row],
     *,
     rollouts: int,
+    max_completion: int,
     seed: int,
     greedy: bool = False,
 ) -> list[list[str]]:
@@ -98,7 +108,7 @@ def sample(
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            max_new_tokens=MAX_COMPLETION,
+            max_new_tokens=max_completion,
             pad_token_id=tokenizer.pad_token_id,
             # 0: the whole distribution (the library's default keeps 50 tokens)
             **({"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}),
@@ -107,17 +117,18 @@ def sample(
     return [texts[start : start + rollouts] for start in range(0, len(texts), rollouts)]
 
 
-def split_completion(text: str) -> tuple[str, str]:
+def split_completion(text: str, answer_marker: str = "") -> tuple[str, str]:
     """Reasoning and answer of a completion whose prompt has opened the thinking block."""
     reasoning, _, answer = text.partition("</think>")
-    return reasoning, answer.strip().removesuffix("<|im_end|>")
+    answer = answer.strip().removesuffix("<|im_end|>")
+    return reasoning, answer.removeprefix(answer_marker.strip()).strip() if answer_marker else answer
 
 
 @torch.no_grad()
 def reference_probs(
-    model: Any, tokenizer: PreTrainedTokenizerBase, row: Row, reasonings: Sequence[str]
+    model: Any, tokenizer: PreTrainedTokenizerBase, row: Row, reasonings: Sequence[str], answer_marker: str = ""
 ) -> tuple[Tensor, Tensor]:
-    """Probability of every reference token after each reasoning, ``(G, R)``, and which tokens are facts, ``(R,)``."""
+    """Probability of every reference token after each reasoning, ``(G, R)``, and which are reflective, ``(R,)``."""
     prompt = prompt_text(tokenizer, row)
     encoded = tokenizer(row.reference, add_special_tokens=False, return_offsets_mapping=True)
     reference, offsets = encoded["input_ids"], encoded["offset_mapping"]
@@ -125,50 +136,57 @@ def reference_probs(
     truth = torch.tensor([any(low < stop and start < high for low, high in spans) for start, stop in offsets])
     probabilities = []
     for reasoning in reasonings:
-        head = tokenizer.encode(f"{prompt}{reasoning}</think>{ANSWER_MARKER}", add_special_tokens=False)
+        head = tokenizer.encode(f"{prompt}{reasoning}</think>{CLOSING}{answer_marker}", add_special_tokens=False)
         logits = model(input_ids=torch.tensor([head + reference])).logits[0, len(head) - 1 : -1].float()
         probabilities.append(logits.softmax(-1).gather(1, torch.tensor(reference)[:, None])[:, 0])
     return torch.stack(probabilities), truth
 
 
-def copied_share(reasoning: str, answer: str, days: Sequence[str]) -> list[bool]:
-    """For every day whose mark the reasoning states: does the answer state the same one?"""
-    said = {day: re.findall(rf"\b{day} (\d)\n", reasoning) for day in days}
-    return [re.findall(rf"\b{day} (\d)\b", answer)[:1] == marks[-1:] for day, marks in said.items() if marks]
+def checks_met(twin: Twin, row: Row, answer: str) -> list[bool]:
+    """For every check of the row's rubric that the twin's program decides: does the answer meet it?"""
+    asked = [(check, twin.decide(answer, row, check)) for check in checks_of(row.columns)]
+    return [(verdict == 1) == (check.expect == "yes") for check, verdict in asked if verdict >= 0]
 
 
 def measure(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    knobs: ParaRevTwin,
+    twin: Twin,
+    knobs: Any,
     *,
     rows: int = 64,
     rollouts: int = 8,
     seed: int = 0,
+    split: str = "validation",
 ) -> Guards:
-    """The guard figures on ``rows`` validation rows with ``rollouts`` samples each (half of them for the sigmas)."""
+    """The guard figures on ``rows`` held-out rows with ``rollouts`` samples each (every second row for the sigmas)."""
     model.eval()
-    held_out = make_rows(knobs, "validation", rows, seed=seed)
-    greedy = sample(model, tokenizer, held_out, rollouts=1, seed=seed, greedy=True)
-    sampled = sample(model, tokenizer, held_out, rollouts=rollouts, seed=seed)
-    qualities, copies, reflective, wording, unfinished = [], [], [], [], []
+    marker = twin.answer_marker
+    held_out = make_rows(twin, knobs, split, rows, seed=seed)
+    draw = partial(sample, model, tokenizer, held_out, max_completion=twin.max_completion, seed=seed)
+    greedy, sampled = draw(rollouts=1, greedy=True), draw(rollouts=rollouts)
+    qualities, copies, met, reflective, wording, unfinished = [], [], [], [], [], []
     for number, (row, texts) in enumerate(zip(held_out, sampled, strict=True)):
-        days = [day for day, _ in row.columns["facts"]]
-        parts = [split_completion(text) for text in texts]
-        qualities += [quality(answer, row) for _, answer in parts]
+        parts = [split_completion(text, marker) for text in texts]
+        qualities += [twin.quality(answer, row) for _, answer in parts]
         unfinished += [not text.endswith("<|im_end|>") for text in texts]
-        copies += [same for reasoning, answer in parts for same in copied_share(reasoning, answer, days)]
+        copies += [same for reasoning, answer in parts for same in twin.copied(reasoning, answer, row)]
+        met += [one for _, answer in parts for one in checks_met(twin, row, answer)]
         if number % 2 == 0:
-            probabilities, truth = reference_probs(model, tokenizer, row, [reasoning for reasoning, _ in parts])
+            reasonings = [reasoning for reasoning, _ in parts]
+            probabilities, truth = reference_probs(model, tokenizer, row, reasonings, marker)
             sigma = probabilities.std(0, correction=0)
             reflective.append(sigma[truth].mean())
             wording.append(sigma[~truth].mean())
-    greedy_scores = [quality(split_completion(texts[0])[1], row) for row, texts in zip(held_out, greedy, strict=True)]
+    greedy_scores = [
+        twin.quality(split_completion(texts[0], marker)[1], row) for row, texts in zip(held_out, greedy, strict=True)
+    ]
     return Guards(
         greedy_quality=sum(greedy_scores) / len(greedy_scores),
         sampled_quality=sum(qualities) / len(qualities),
         state_copy=sum(copies) / max(1, len(copies)),
-        reflective_sigma=float(torch.stack(reflective).mean()),
-        wording_sigma=float(torch.stack(wording).mean()),
+        reflective_sigma=float(torch.stack(reflective).nanmean().nan_to_num()),
+        wording_sigma=float(torch.stack(wording).nanmean().nan_to_num()),
         unfinished=sum(unfinished) / len(unfinished),
+        checks_met=sum(met) / max(1, len(met)),
     )

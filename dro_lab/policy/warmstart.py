@@ -1,34 +1,30 @@
 """Supervised warm start of the tiny policy, from scratch, in three phases.
 
-1. ``chains``: right reasoning only, until the arithmetic is learned.
-2. ``copy``: chains whose marks are random, and answers that state them; loss on the answer only. Without this phase
+1. ``chains``: right reasoning only, until it is learned.
+2. ``copy``: chains whose results are random, and answers that state them; loss on the answer only. Without this phase
    the policy answers from the prompt and its references do not react to the reasoning.
-3. ``noisy``: chains with the wanted error rate, answers that follow each chain's marks and style.
+3. ``noisy``: chains with the wanted error rate, answers that follow each chain's results and style.
 
 The loss is the cross-entropy with the grammar's own distribution at each place (soft targets), on completion tokens
-only. A small share of chains is cut short or left out, so that prefixes of a chain and answers without reasoning are
-in distribution.
+only. The twins cut a small share of the chains short or leave them out (`Twin.draw`), so that prefixes of a chain and
+answers without reasoning are in distribution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from dro_lab.data.pararev_prompt import render_prompt
-from dro_lab.data.twins import words
-from dro_lab.data.twins.grammar import Piece
-from dro_lab.data.twins.pararev import ParaRevTwin, sample_answer, sample_chain, sample_problem
+from dro_lab.data.twins.protocol import Twin, TwinExample
+from dro_lab.types import Prompt
 
-FACT_WEIGHT = 4.0  # loss weight of digits and days: few tokens among many words, and hard to copy
-_FACTS = {*words.DAYS, *(str(digit) for digit in range(10))}
-OPTIONS = 12  # the most alternatives a place has
-CUT_SHARE = 0.06  # chains cut after some lines, or left out
+FACT_WEIGHT = 4.0  # loss weight of the twin's fact words: few tokens among many words, and hard to copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,15 @@ BUDGETS: dict[str, tuple[Phase, ...]] = {
         Phase("copy", 20, 16, 7e-3),
         Phase("noisy", 20, 16, 5e-3),
     ),
+    "tune": (Phase("noisy", 100, 48, 3e-3),),
 }
+"""``full``: from scratch. ``small``: a check that the recipe runs. ``tune``: from a checkpoint (``--start``)."""
+
+
+def budget(twin: Twin, name: str) -> tuple[Phase, ...]:
+    """The phases of a budget: the twin's own, else `BUDGETS`."""
+    own: Any = getattr(twin, "budgets", {})
+    return tuple(Phase(*phase) for phase in own[name]) if name in own else BUDGETS[name]
 
 
 class Encoder:
@@ -71,62 +75,40 @@ class Encoder:
             self._ids[text] = ids[0]
         return self._ids[text]
 
-    def prompt(self, content: str, *, thinking: bool = True) -> list[int]:
+    def prompt(self, messages: Prompt, *, thinking: bool = True) -> list[int]:
         """The chat prompt's ids, generation prompt included."""
-        messages = [{"role": "user", "content": content}]
         text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+            [dict(message) for message in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=thinking,
         )
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return list(self.tokenizer.encode(str(text), add_special_tokens=False))
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One training sequence: prompt ids, completion pieces, and from which piece on the loss counts."""
-
-    prompt: list[int]
-    pieces: Sequence[Piece]
-    first: int
-
-
-def draw_example(knobs: ParaRevTwin, encoder: Encoder, phase: str, rng: np.random.Generator) -> Example:
-    """An example of a phase, on a problem of the training split."""
-    problem = sample_problem(knobs, "train", rng)
-    even = bool(rng.random() < 0.2)  # some prompts carry the even-tone concern that the mild preset uses
-    content = render_prompt(problem.paragraph(), problem.instruction(), words.EVEN_TONE if even else None)
-    cut = phase == "noisy" and rng.random() < CUT_SHARE
-    if phase == "chains" or (phase == "copy" and rng.random() < 0.25):
-        chain = sample_chain(knobs, problem, rng, error_rate=0.0)
-        return Example(encoder.prompt(content), chain.pieces, 0)
-    lines = int(rng.integers(-1, len(problem.turns))) if cut else None
-    error_rate = 0.9 if phase == "copy" else knobs.error_rate
-    chain = sample_chain(knobs, problem, rng, error_rate=error_rate, lines=None if lines is None else max(lines, 0))
-    answer = sample_answer(knobs, problem, chain, rng, even_tone=even)
-    if lines == -1:  # thinking switched off: the template has closed the empty block already
-        return Example(encoder.prompt(content, thinking=False), answer[1:], 0)
-    first = len(chain.pieces) if phase == "copy" or cut else 0
-    return Example(encoder.prompt(content), (*chain.pieces, *answer), first)
-
-
-def collate(examples: Sequence[Example], encoder: Encoder) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def collate(
+    examples: Sequence[TwinExample], encoder: Encoder, fact_words: frozenset[str]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Input ids and attention mask ``(B, T)``; positions whose next token is trained, as flat indices ``(N,)``; and
-    the targets there: option ids and weighted shares ``(N, OPTIONS)``.
+    the targets there: option ids and weighted shares ``(N, O)``, O the most alternatives that a place has.
     """
-    width = max(len(example.prompt) + len(example.pieces) for example in examples)
+    prompts = [encoder.prompt(example.prompt, thinking=example.thinking) for example in examples]
+    width = max(len(prompt) + len(example.pieces) for prompt, example in zip(prompts, examples, strict=True))
+    alternatives = max(1, *(len(piece.options) for example in examples for piece in example.pieces))
     ids = np.zeros((len(examples), width), dtype=np.int64)
     mask = np.zeros_like(ids)
     flat, option_ids, shares = [], [], []
-    for row, example in enumerate(examples):
-        offset = len(example.prompt)
-        tokens = [*example.prompt, *(encoder.id(piece.text) for piece in example.pieces)]
+    for row, (prompt, example) in enumerate(zip(prompts, examples, strict=True)):
+        offset = len(prompt)
+        tokens = [*prompt, *(encoder.id(piece.text) for piece in example.pieces)]
         ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 1
         for place in range(example.first, len(example.pieces)):
             piece = example.pieces[place]
             options = piece.options or ((piece.text, 1.0),)
-            weight = FACT_WEIGHT if piece.text.strip() in _FACTS else 1.0
+            weight = FACT_WEIGHT if piece.text.strip() in fact_words else 1.0
             flat.append(row * width + offset + place - 1)
-            padding = OPTIONS - len(options)
+            padding = alternatives - len(options)
             option_ids.append([encoder.id(text) for text, _ in options] + [0] * padding)
             shares.append([weight * share for _, share in options] + [0.0] * padding)
     return (
@@ -159,13 +141,14 @@ def _optimizers(model: nn.Module) -> list[tuple[torch.optim.Optimizer, float]]:
 def warm_start(
     model: nn.Module,
     encoder: Encoder,
-    knobs: ParaRevTwin,
+    twin: Twin,
+    knobs: Any,
     phases: Sequence[Phase],
     *,
     seed: int,
     report: Callable[[str], None],
 ) -> None:
-    """Train ``model`` in place through the phases."""
+    """Train ``model`` in place through the phases, on examples that the twin draws."""
     model.train()
     for number, phase in enumerate(phases):
         rng = np.random.default_rng([seed, number])
@@ -177,7 +160,8 @@ def warm_start(
             fall = 0.05 + 0.95 * min(1.0, 2 * (1 - step / phase.steps))  # constant, then linear to a twentieth
             for optimizer, share in optimizers:
                 optimizer.param_groups[0]["lr"] = phase.lr * share * rise * fall
-            batch = collate([draw_example(knobs, encoder, phase.name, rng) for _ in range(phase.batch)], encoder)
+            examples = [twin.draw(knobs, phase.name, rng) for _ in range(phase.batch)]
+            batch = collate(examples, encoder, twin.fact_words)
             loss = loss_of(model, batch)
             model.zero_grad()
             loss.backward()

@@ -14,6 +14,7 @@ from dro_lab.data.twins import words
 from dro_lab.data.twins.words import Pair
 
 EOS = "<|im_end|>"
+CLOSING = "\n\n"  # the one piece between the closed reasoning and the answer
 
 
 class Piece(NamedTuple):
@@ -131,3 +132,9 @@ def spaced(word: str) -> str:
 def text_of(pieces: Sequence[Piece]) -> str:
     """The literal text of the pieces."""
     return "".join(piece.text for piece in pieces)
+
+
+def plain_word(slot: Slot, problem: Problem, echo: str) -> str:
+    """The word of a slot that has no choice of wording: a name, a day, or ``echo``."""
+    word = {"name": problem.name, "day": problem.turns[slot.step].day if slot.step >= 0 else "", "echo": echo}
+    return f" {word[slot.kind]}"

@@ -6,40 +6,40 @@ result; all other words are wording. Wording has a style, formal or casual: the 
 its own reasoning, while the reference has a style of its own that nothing in the prompt predicts. This coherent style
 noise is built in: the twin shows a mechanism and its size, not that every real data set has it.
 
-Row ``i`` of a split is a pure function of ``(knobs, seed, split, i)``; splits are disjoint by the problem's content.
+Row ``i`` of a split is a pure function of ``(knobs, seed, split, i)``; splits are disjoint by the problem's content,
+and the problems of ``ood`` have one turn more than any of the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from dro_lab.data.pararev_prompt import render_prompt
+from dro_lab.data.twins import knobs as shared
 from dro_lab.data.twins import words
-from dro_lab.data.twins.grammar import (
-    EOS,
-    Piece,
-    Problem,
-    Slot,
-    Turn,
-    direction,
-    layout,
-    spaced,
-    text_of,
-)
-from dro_lab.data.twins.knobs import AMOUNTS, PRESETS, ROW_KNOBS, ParaRevTwin, preset
+from dro_lab.data.twins.grammar import Problem, Turn, layout, plain_word, shortest_reference, spaced, text_of
+from dro_lab.data.twins.pararev_chains import Chain, sample_answer, sample_chain, vocabulary_texts
+from dro_lab.data.twins.pararev_knobs import AMOUNTS, PRESETS, ROW_KNOBS, SHARED_KNOBS, ParaRevTwin
+from dro_lab.data.twins.protocol import SPLITS, TwinExample
 from dro_lab.errors import UserError
-from dro_lab.types import Row
+from dro_lab.judges.protocol import NO, UNKNOWN, YES
+from dro_lab.rubrics.checks import as_column
+from dro_lab.types import Check, Prompt, Row
 
-GENERATOR_VERSION = "1"
-ANSWER_MARKER = "\n\n"
-SPLITS = ("train", "validation", "test")
+GENERATOR_VERSION = "2"
+CUT_SHARE = 0.06  # warm-started chains cut after some lines, or left out
 _SPLIT_BUCKETS = {"train": range(2, 10), "validation": range(1, 2), "test": range(1)}
-_DIGITS = tuple(str(digit) for digit in range(10))
+
+
+def preset(name: str, /, **overrides: Any) -> ParaRevTwin:
+    """The named preset with some knobs replaced. Raises `UserError` as `dro_lab.data.twins.knobs.preset` does."""
+    made: ParaRevTwin = shared.preset(TWIN, name, **overrides)
+    return made
 
 
 # ------------------------------------------------------------------------------------------------ rows
@@ -52,12 +52,13 @@ def split_of(problem: Problem) -> str:
 
 
 def sample_problem(knobs: ParaRevTwin, split: str, rng: np.random.Generator) -> Problem:
-    """A problem of the split, uniformly drawn."""
+    """A problem of the split, uniformly drawn; one of ``ood`` has a turn more than the others may have."""
+    low, high = (knobs.steps_max + 1,) * 2 if split == "ood" else (knobs.steps_min, knobs.steps_max)
     while True:
         names = rng.permutation(len(words.NAMES))[:2]
-        steps = int(rng.integers(knobs.steps_min, knobs.steps_max + 1))
+        steps = int(rng.integers(low, high + 1))
         days = rng.permutation(len(words.DAYS))[:steps]
-        signs, amounts = rng.integers(0, 2, steps) * 2 - 1, 1 + rng.permutation(AMOUNTS)[:steps]
+        signs, amounts = rng.integers(0, 2, steps) * 2 - 1, 1 + rng.permutation(max(AMOUNTS, steps))[:steps]
         starts = rng.integers(0, 10, 2)
         problem = Problem(
             names=(words.NAMES[names[0]], words.NAMES[names[1]]),
@@ -66,13 +67,13 @@ def sample_problem(knobs: ParaRevTwin, split: str, rng: np.random.Generator) -> 
             turns=tuple(Turn(int(s), int(a), words.DAYS[d]) for s, a, d in zip(signs, amounts, days, strict=True)),
             independent=knobs.independent,
         )
-        if split_of(problem) == split:
+        if split in ("ood", split_of(problem)):
             return problem
 
 
 def reference_text(knobs: ParaRevTwin, problem: Problem, style: int, rng: np.random.Generator) -> tuple[str, list]:
     """The revised paragraph in style ``style`` (+1 formal, -1 casual) and the character spans of its fact digits."""
-    slots = layout(len(problem.turns), knobs.reference_length, knobs.distractors)
+    slots = layout(len(problem.turns), _length(knobs, problem), knobs.distractors)
     rare_places = [place for place, slot in enumerate(slots) if slot.kind == "rare"]
     chosen = set(rng.permutation(rare_places)[: knobs.rare_words].tolist())
     formal = rng.random(len(slots)) < 0.5 + knobs.style_coherence * style
@@ -84,7 +85,7 @@ def reference_text(knobs: ParaRevTwin, problem: Problem, style: int, rng: np.ran
             spans.append([len(text) + 1, len(text) + 2])
             text += f" {values[slot.step]}"
         elif slot.pair is None:
-            text += _plain(slot, problem, words.FILLERS[echoes[place]])
+            text += plain_word(slot, problem, words.FILLERS[echoes[place]])
         else:
             pair = words.RARE[slot.pair.formal] if place in chosen else slot.pair
             is_formal = style > 0 if place in chosen else formal[place]
@@ -93,16 +94,22 @@ def reference_text(knobs: ParaRevTwin, problem: Problem, style: int, rng: np.ran
     return text, spans
 
 
-def _plain(slot: Slot, problem: Problem, echo: str) -> str:
-    word = {"name": problem.name, "day": problem.turns[slot.step].day if slot.step >= 0 else "", "echo": echo}
-    return f" {word[slot.kind]}"
+def _length(knobs: ParaRevTwin, problem: Problem) -> int:
+    """Tokens of the reference: a longer problem may need more than the knob says."""
+    return max(knobs.reference_length, shortest_reference(len(problem.turns)))
+
+
+def prompt_of(problem: Problem, *, even_tone: bool) -> Prompt:
+    """The problem as it is put to the policy."""
+    content = render_prompt(problem.paragraph(), problem.instruction(), words.EVEN_TONE if even_tone else None)
+    return [{"role": "user", "content": content}]
 
 
 def make_row(knobs: ParaRevTwin, split: str, index: int, *, seed: int) -> Row:
     """Row ``index`` of ``split``; a pure function of its arguments.
 
     Columns: paragraph, instruction, concerns (None or text), facts (``[[day, mark], ...]``), truth_spans
-    (``[[start, end], ...]``, characters of the reference), style (+1 formal, -1 casual), steps.
+    (``[[start, end], ...]``, characters of the reference), style (+1 formal, -1 casual), steps, rubric (`rubric`).
     """
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}': choose one of {', '.join(SPLITS)}")
@@ -114,7 +121,7 @@ def make_row(knobs: ParaRevTwin, split: str, index: int, *, seed: int) -> Row:
     paragraph, instruction = problem.paragraph(), problem.instruction()
     return Row(
         id=f"twin-{split}-{seed}-{index}",
-        prompt=[{"role": "user", "content": render_prompt(paragraph, instruction, concerns)}],
+        prompt=prompt_of(problem, even_tone=knobs.even_tone),
         reference=reference,
         columns={
             "paragraph": paragraph,
@@ -124,6 +131,7 @@ def make_row(knobs: ParaRevTwin, split: str, index: int, *, seed: int) -> Row:
             "truth_spans": spans,
             "style": style,
             "steps": len(problem.turns),
+            "rubric": as_column(rubric(problem)),
         },
     )
 
@@ -140,167 +148,141 @@ def quality(answer: str, row: Row) -> float:
     the right mark: a day given two different marks is wrong, and so is a day that is missing.
     """
     facts = row.columns["facts"]
-    right = 0
-    for day, value in facts:
-        runs = re.findall(rf"\b{re.escape(day)}((?:[ \t:,=]+[0-9]+)+)(?![0-9A-Za-z])", answer, flags=re.IGNORECASE)
-        stated = {number for run in runs for number in re.findall(r"[0-9]+", run)}
-        right += stated == {str(value)}
-    return right / len(facts)
+    return sum(_stated(answer, day) == {str(value)} for day, value in facts) / len(facts)
 
 
-# ------------------------------------------------------------------------------------------------ what the policy does
+def _stated(answer: str, day: str) -> set[str]:
+    """The numbers that directly follow any mention of the day."""
+    runs = re.findall(rf"\b{re.escape(day)}((?:[ \t:,=]+[0-9]+)+)(?![0-9A-Za-z])", answer, flags=re.IGNORECASE)
+    return {number for run in runs for number in re.findall(r"[0-9]+", run)}
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """A sampled reasoning chain: its pieces, the marks it states (None: not stated), its style score and fillers."""
-
-    pieces: tuple[Piece, ...]
-    marks: tuple[int | None, ...]
-    style: float
-    fillers: tuple[str, ...]
-    skipped: bool = False
+# ------------------------------------------------------------------------------------------------ the rubric
 
 
-def sample_chain(
-    knobs: ParaRevTwin, problem: Problem, rng: np.random.Generator, *, error_rate: float, lines: int | None = None
-) -> Chain:
-    """A reasoning chain with one line a step; each mark is wrong with probability ``error_rate``, and later marks
-    follow from it. ``lines`` cuts the chain after so many steps (None: all).
+def rubric(problem: Problem) -> list[Check]:
+    """Checks of an answer's form and care, not of its marks: an empty, unrevised or vague answer meets few of them.
+
+    One check a day, so that an answer without marks meets at most half of them; at most 8 in all.
     """
-    pieces = [Piece("For"), Piece(f" {problem.name}"), Piece(f" {problem.start}"), Piece("\n")]
-    steps = len(problem.turns)
-    if rng.random() < knobs.shortcut_share and lines is None:
-        pieces += [Piece(words.SKIP, _openers(knobs, True)), Piece("\n"), Piece("</think>")]
-        return Chain(tuple(pieces), (None,) * steps, 0.0, (), skipped=True)
-    draws, wrong = rng.random(steps), rng.integers(1, 10, steps)
-    fillers = [words.FILLERS[number] for number in rng.integers(0, len(words.FILLERS), steps)]
-    repeats = rng.random(steps) < knobs.redundant
-    marks: list[int | None] = []
-    mark = problem.start
-    for step, turn in enumerate(problem.turns[: steps if lines is None else lines]):
-        right = problem.after(mark, step)
-        mark = int((right + wrong[step]) % 10) if draws[step] < error_rate else right
-        share = error_rate / 9
-        options = tuple((f" {digit}", 1 - error_rate if digit == str(right) else share) for digit in _DIGITS)
-        pieces += [
-            Piece(fillers[step], _openers(knobs, step == 0)),
-            Piece(f" {direction(turn)}"),
-            Piece(f" {turn.amount}"),
-            Piece(f" {turn.day}"),
-            Piece(f" {mark}", options if error_rate else ()),
-            Piece("\n"),
-        ]
-        if repeats[step]:
-            pieces += [Piece(words.AGAIN), Piece(f" {mark}"), Piece("\n")]
-        marks.append(mark)
-    signs = [1 if filler in words.FORMAL_FILLERS else -1 for filler in fillers[: len(marks)]]
-    pieces.append(Piece("</think>"))
-    marks += [None] * (steps - len(marks))
-    return Chain(tuple(pieces), tuple(marks), sum(signs) / len(signs) if signs else 0.0, tuple(fillers))
+    marks = [
+        Check(
+            id=f"mark-{turn.day}",
+            text=f"Does the text state, as a digit, the mark of the dial on {turn.day}?",
+            predicate={"kind": "states_mark", "day": turn.day},
+        )
+        for turn in problem.turns
+    ]
+    return [
+        *marks,
+        Check(
+            id="name",
+            text=f"Does the text name {problem.name}?",
+            predicate={"kind": "names", "name": problem.name},
+        ),
+        Check(
+            id="revised",
+            text="Does the text say something other than the paragraph did before its revision?",
+            predicate={"kind": "revised"},
+        ),
+    ]
 
 
-def _openers(knobs: ParaRevTwin, first: bool) -> tuple[tuple[str, float], ...]:
-    share = knobs.shortcut_share if first else 0.0
-    fillers = tuple((filler, (1 - share) / len(words.FILLERS)) for filler in words.FILLERS)
-    return (*fillers, (words.SKIP, share)) if share else fillers
+def decide(answer: str, row: Row, check: Check) -> int:
+    """The program behind `rubric`; reads only the answer and the row's paragraph. UNKNOWN for any other check."""
+    predicate = check.predicate or {}
+    kind = predicate.get("kind")
+    if kind == "states_mark":
+        met = bool(_stated(answer, str(predicate.get("day"))))
+    elif kind == "names":
+        met = re.search(rf"\b{re.escape(str(predicate.get('name')))}\b", answer, flags=re.IGNORECASE) is not None
+    elif kind == "revised":
+        met = bool(_bare(answer)) and _bare(answer) != _bare(str(row.columns["paragraph"]))
+    else:
+        return UNKNOWN
+    return YES if met else NO
 
 
-def sample_answer(
-    knobs: ParaRevTwin, problem: Problem, chain: Chain, rng: np.random.Generator, *, even_tone: bool = False
-) -> tuple[Piece, ...]:
-    """The answer that follows a chain: its marks, right or wrong, worded in its style; ends with end of sequence.
+def _bare(text: str) -> str:
+    """Letters and digits alone: other spaces and stops are no revision."""
+    return re.sub(r"[\W_]+", " ", text).strip().lower()
 
-    Days without a mark in the chain get any digit (a cut chain) or a vague word (a skipped one).
+
+# ------------------------------------------------------------------------------------------------ the warm start
+
+
+def draw(knobs: ParaRevTwin, phase: str, rng: np.random.Generator) -> TwinExample:
+    """An example of a phase, on a problem of the training split.
+
+    ``chains``: a right chain. ``copy``: a chain of random marks and the answer that states them, the loss on the answer
+    alone; a quarter as in ``chains``. ``noisy``: a chain with the wanted error rate and the answer that follows it; a
+    small share of the chains is cut short or left out, the loss on the answer alone.
     """
-    slots = layout(len(problem.turns), knobs.reference_length, knobs.distractors)
-    lean = (knobs.even_lean if even_tone else knobs.lean) * chain.style
-    formal = 0.5 + (knobs.shortcut_bonus if chain.skipped else lean)
-    rare_style = 0.0 if even_tone else knobs.rare_lean * chain.style
-    draws = rng.random(len(slots))
-    pieces = [
-        _answer_piece(knobs, problem, chain, slot, formal, rare_style, draw)
-        for slot, draw in zip(slots, draws, strict=True)
-    ]
-    first = pieces[0]
-    pieces[0] = Piece(first.text.lstrip(), tuple((text.lstrip(), share) for text, share in first.options))
-    return (Piece(ANSWER_MARKER), *pieces, Piece(EOS))
+    problem = sample_problem(knobs, "train", rng)
+    even = bool(rng.random() < 0.2)  # some prompts carry the even-tone concern that the mild preset uses
+    prompt = prompt_of(problem, even_tone=even)
+    cut = phase == "noisy" and rng.random() < CUT_SHARE
+    if phase == "chains" or (phase == "copy" and rng.random() < 0.25):
+        return TwinExample(prompt, sample_chain(knobs, problem, rng, error_rate=0.0).pieces)
+    lines = int(rng.integers(-1, len(problem.turns))) if cut else None
+    error_rate = 0.9 if phase == "copy" else knobs.error_rate
+    chain = sample_chain(knobs, problem, rng, error_rate=error_rate, lines=None if lines is None else max(lines, 0))
+    answer = sample_answer(knobs, problem, chain, rng, even_tone=even)
+    if lines == -1:  # thinking switched off: the template has closed the empty block already
+        return TwinExample(prompt, answer[1:], thinking=False)
+    return TwinExample(prompt, (*chain.pieces, *answer), first=len(chain.pieces) if phase == "copy" or cut else 0)
 
 
-def _answer_piece(
-    knobs: ParaRevTwin, problem: Problem, chain: Chain, slot: Slot, formal: float, rare_style: float, draw: float
-) -> Piece:
-    options: Sequence[tuple[str, float]]
-    if slot.pair is not None:
-        options = [(slot.pair.formal, formal), (slot.pair.casual, 1 - formal)]
-        if slot.kind == "rare":
-            rare = words.RARE[slot.pair.formal]
-            high, low = (knobs.rare_probability * float(np.exp(sign * rare_style)) for sign in (1, -1))
-            rest = 1 - high - low
-            options = [(word, share * rest) for word, share in options] + [(rare.formal, high), (rare.casual, low)]
-        return _drawn([(spaced(word), share) for word, share in options], draw)
-    if slot.kind == "value":
-        mark = chain.marks[slot.step]
-        if mark is not None:
-            return Piece(f" {mark}")
-        return Piece(f" {words.VAGUE}") if chain.skipped else _drawn([(f" {digit}", 0.1) for digit in _DIGITS], draw)
-    if slot.kind == "echo":
-        said = chain.fillers[slot.step] if slot.step < len(chain.fillers) else None
-        share = 0.1 / (len(words.FILLERS) - 1) if said else 1 / len(words.FILLERS)
-        return _drawn([(f" {filler}", 0.9 if filler == said else share) for filler in words.FILLERS], draw)
-    return Piece(_plain(slot, problem, ""))
+def copied(reasoning: str, answer: str, row: Row) -> list[bool]:
+    """For every day whose mark the reasoning states: does the answer state the same one first?"""
+    said = {day: re.findall(rf"\b{day} (\d)\n", reasoning) for day, _ in row.columns["facts"]}
+    return [re.findall(rf"\b{day} (\d)\b", answer)[:1] == marks[-1:] for day, marks in said.items() if marks]
 
 
-def _drawn(options: Sequence[tuple[str, float]], draw: float) -> Piece:
-    total = 0.0
-    for text, share in options:
-        total += share
-        if draw < total:
-            return Piece(text, tuple(options))
-    return Piece(options[-1][0], tuple(options))
+class ParaRev:
+    """The twin as `dro_lab.data.twins.protocol.Twin` wants it."""
+
+    name = "pararev"
+    version = GENERATOR_VERSION
+    knobs_type: type = ParaRevTwin
+    presets: Mapping[str, Any] = PRESETS
+    row_knobs = ROW_KNOBS
+    shared_knobs = SHARED_KNOBS
+    answer_marker = ""
+    metric_name = "facts_right"
+    note = (
+        "a procedural twin of ParaRev: its style noise is built in, so it shows a mechanism and its size, not that "
+        "every real data set has it; facts_right is the share of the required facts that the answer states rightly"
+    )
+    fact_words = frozenset({*words.DAYS, *(str(digit) for digit in range(10))})
+    max_completion = 96
+    limits: Mapping[str, tuple[float, float]] = {"checks_met": (0.95, 1.0)}
+    make_row = staticmethod(make_row)
+    quality = staticmethod(quality)
+    decide = staticmethod(decide)
+    draw = staticmethod(draw)
+    copied = staticmethod(copied)
+    vocabulary_texts = staticmethod(vocabulary_texts)
 
 
-def vocabulary_texts() -> list[str]:
-    """Every literal piece of the grammar, for the tokenizer's training."""
-    pairs = [*words.OPENING, *words.CLAUSE, words.STOP, *words.CLOSING, *words.ADVERBS, words.END, *words.RARE.values()]
-    inside = [spaced(word) for pair in pairs for word in pair[:2]]
-    inside += [
-        f" {word}" for word in (*words.NAMES, *words.DAYS, *words.DIRECTIONS, *words.FILLERS, words.VAGUE, words.APART)
-    ]
-    starts = [*words.OPENING[0][:2], *words.FILLERS, words.SKIP, words.AGAIN, "For", " For"]
-    prompt = [
-        "Paragraph",
-        "Revise",
-        "Concerns",
-        ":",
-        " The",
-        " dials",
-        " read",
-        " and",
-        " Neither",
-        " moved",
-        ".",
-        *_concern_words(),
-    ]
-    return [*inside, *starts, *prompt, "user", "assistant", "system", "\n", "\n\n", *(f" {digit}" for digit in _DIGITS)]
-
-
-def _concern_words() -> list[str]:
-    return [f" {word.strip('.')}" for word in words.EVEN_TONE.split()]
-
+TWIN = ParaRev()
 
 __all__ = [
-    "ANSWER_MARKER",
     "GENERATOR_VERSION",
     "PRESETS",
     "ROW_KNOBS",
     "SPLITS",
+    "TWIN",
     "Chain",
     "ParaRevTwin",
+    "copied",
+    "decide",
+    "draw",
     "make_row",
     "make_rows",
     "preset",
     "quality",
+    "rubric",
     "sample_answer",
     "sample_chain",
     "sample_problem",

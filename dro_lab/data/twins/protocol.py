@@ -27,8 +27,9 @@ SPLITS = ("train", "validation", "test", "ood")
 class TwinExample:
     """One example of the warm start.
 
-    ``pieces`` is the completion, one token a piece; the loss counts from piece ``first`` on. ``thinking`` False: the
-    chat template has closed an empty thinking block, and ``pieces`` holds the answer alone.
+    ``pieces`` is the completion, one token a piece: reasoning, ``</think>``, `dro_lab.data.twins.grammar.CLOSING`,
+    answer marker, answer, `dro_lab.data.twins.grammar.EOS`. The loss counts from piece ``first`` on. ``thinking``
+    False: the chat template has closed an empty thinking block, and ``pieces`` begins behind `CLOSING`.
     """
 
     prompt: Prompt
@@ -38,7 +39,15 @@ class TwinExample:
 
 
 class Twin(Protocol):
-    """A seeded, unlimited generator of rows. Row ``i`` of a split is a pure function of ``(knobs, seed, split, i)``."""
+    """A seeded, unlimited generator of rows. Row ``i`` of a split is a pure function of ``(knobs, seed, split, i)``.
+
+    A twin may also have, read by the policy's recipe where they are there:
+
+    ``limits``: guard figures whose limits differ from `dro_lab.policy.guards.LIMITS`, ``{figure: (low, high)}``;
+    ``architecture``: fields of the policy's `Qwen3Config` that differ from `dro_lab.policy.build.ARCHITECTURE`;
+    ``budgets``: phases by budget that differ from `dro_lab.policy.warmstart.BUDGETS`, ``{budget: (Phase, ...)}``
+    with phases as plain ``(name, steps, batch, lr)``.
+    """
 
     name: str
     version: str
@@ -46,7 +55,7 @@ class Twin(Protocol):
     presets: Mapping[str, Any]  # by name, "default" among them: knobs_type objects
     row_knobs: frozenset[str]  # one policy serves all their values
     shared_knobs: frozenset[str]  # rows and policy alike; a knob in neither set changes only the policy
-    answer_marker: str
+    answer_marker: str  # stands after the closed reasoning and its blank line, before the answer ("": nothing)
     metric_name: str
     note: str  # what a reader of the numbers must know
     fact_words: frozenset[str]  # completion words whose loss weighs more: few, and hard to copy
@@ -79,5 +88,6 @@ class Twin(Protocol):
 
 
 def twin(name: str) -> Twin:
-    """The twin of a data set."""
-    return importlib.import_module(f"dro_lab.data.twins.{name}").TWIN
+    """The twin of a data set, one of `NAMES`."""
+    found: Twin = importlib.import_module(f"dro_lab.data.twins.{name}").TWIN
+    return found
