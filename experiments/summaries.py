@@ -1,0 +1,97 @@
+"""What studies share: curves of finished runs, means over seeds with intervals, and the head of a results page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dro_lab.record.read import Run, load_run
+
+CONFIDENCE = 0.9
+RESAMPLES = 10_000
+
+Curve = list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    """A mean over seeds with a percentile bootstrap interval that resamples seeds."""
+
+    values: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{_two(self.mean)} [{_two(self.low)}, {_two(self.high)}]"
+
+    @property
+    def each(self) -> str:
+        """Every seed's value."""
+        return " ".join(map(_two, self.values))
+
+
+def over(values: Sequence[float]) -> Over:
+    """Mean and interval over seeds; a seed without a value (nan) is shown and left out of the mean."""
+    finite = np.array([value for value in values if math.isfinite(value)])
+    if not len(finite):
+        return Over(values=tuple(values), mean=math.nan, low=math.nan, high=math.nan)
+    rng = np.random.default_rng(0)
+    means = rng.choice(finite, size=(RESAMPLES, len(finite))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Over(values=tuple(values), mean=float(finite.mean()), low=float(low), high=float(high))
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> Over:
+    """Ours minus theirs, seed by seed (the same seed has the same rows and random numbers)."""
+    return over([a - b for a, b in zip(ours, theirs, strict=True)])
+
+
+def evaluated(run: Run, metric: str, *, split: str = "validation", decoding: str = "sampled") -> Curve:
+    """``[(step, value), ...]`` of an evaluated metric; decoding matters only where the record tells them apart."""
+    evals = run.evals[(run.evals["metric"] == metric) & (run.evals["split"] == split)]
+    if "decoding" in evals.columns:
+        evals = evals[evals["decoding"] == decoding]
+    return [(int(step), float(value)) for step, value in zip(evals["step"], evals["value"], strict=True)]
+
+
+def trained(run: Run, metric: str, *, first: int | None = None, last: int | None = None) -> float:
+    """Mean of a training metric over all steps, the ``first`` or the ``last`` ones."""
+    values = run.metrics.sort_values("step")[metric]
+    part = values.head(first) if first else values.tail(last) if last else values
+    return float(part.mean())
+
+
+def finished_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs, each of which must be finished: a missing run is an error, not a gap."""
+    return [load_run(folder, require_finished=True) for folder in folders]
+
+
+def head(title: str, *, command: str, seeds: Sequence[int], runs: Sequence[Run]) -> list[str]:
+    """What every results page says first."""
+    seconds = sum(run.summary["seconds"]["total"] for run in runs)
+    commits = sorted({str(run.environment["git"]["commit"])[:12] for run in runs})
+    return [
+        f"# {title}",
+        "",
+        f"Command `{command}`; {len(runs)} runs at commit {', '.join(commits)}; seeds {', '.join(map(str, seeds))}; "
+        f"{CONFIDENCE:.0%} bootstrap intervals over seeds; {seconds / 60:.0f} minutes of run time on one core each.",
+        "",
+    ]
+
+
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, object] | Sequence[object]]) -> list[str]:
+    """A markdown table."""
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for row in rows:
+        cells = [row[column] for column in columns] if isinstance(row, Mapping) else row
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return [*lines, ""]
+
+
+def _two(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
