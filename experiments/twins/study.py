@@ -1,8 +1,8 @@
 """DRO's three parts on the four twins: does each metric improve, in how many seeds, in what time?
 
 ``python -m experiments.twins.study`` runs what is missing, then writes ``results.md``, ``curves.png`` and
-``curves.csv`` beside this file. ``--seeds 0,1,2,3,4`` and ``--workers 2`` are the defaults; ``--datasets pararev,finqa``
-for some of them.
+``curves.csv`` beside this file. ``--seeds 0,1,2,3,4`` and ``--workers 2`` are the defaults; ``--datasets`` takes some
+of the four, with commas between them.
 """
 
 from __future__ import annotations
