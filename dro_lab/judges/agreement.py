@@ -1,0 +1,44 @@
+"""How often a judge agrees with the data set's own program, wherever that program knows the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dro_lab.judges.protocol import NO, UNKNOWN, YES, Question
+from dro_lab.types import Task
+
+
+class Agreement:
+    """Counts verdicts against ``task.check_program``; nothing where the data set has none.
+
+    Metrics: ``agreement_with_exact``, the share of the judge's known verdicts that equal the program's;
+    ``balanced_agreement``, the mean of that share over the program's yes and its no, which always saying the same
+    brings to 0.5; ``compared_with_exact``, how many verdicts were compared (an unknown verdict is not among them).
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._program = task.check_program
+        self._table = {(truth, said): 0 for truth in (YES, NO) for said in (YES, NO, UNKNOWN)}
+
+    def add(self, questions: Sequence[Question], verdicts: Sequence[int]) -> None:
+        """Compare these verdicts."""
+        if self._program is None:
+            return
+        for question, said in zip(questions, verdicts, strict=True):
+            truth = self._program(question.answer, question.row, question.check)
+            if truth != UNKNOWN:
+                self._table[truth, said] += 1
+
+    def metrics(self) -> Mapping[str, float]:
+        """The figures; none before anything could be compared."""
+        known = {truth: self._table[truth, YES] + self._table[truth, NO] for truth in (YES, NO)}
+        if not sum(known.values()):
+            return {}
+        metrics = {
+            "agreement_with_exact": (self._table[YES, YES] + self._table[NO, NO]) / sum(known.values()),
+            "compared_with_exact": float(sum(known.values())),
+        }
+        if all(known.values()):
+            shares = [self._table[truth, truth] / known[truth] for truth in (YES, NO)]
+            metrics["balanced_agreement"] = sum(shares) / 2
+        return metrics
