@@ -69,7 +69,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     evaluation = evaluation_settings(OmegaConf.to_container(cfg.evaluation, resolve=True))  # type: ignore[arg-type]
     spec = policy_spec(cfg.model, dataset=dataset_name(cfg.dataset))
     task = load_task(cfg)
-    for part in (pipeline.reward, pipeline.gate, pipeline.filter):
+    for part in (pipeline.reward, pipeline.gate, pipeline.filter, judge_component):
         task = part.prepare(task)
     judge = judge_component(task, needs=pipeline.needs)
     tokenizer = load_tokenizer(spec)

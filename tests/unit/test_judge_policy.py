@@ -1,6 +1,7 @@
-"""The judge that asks the policy: its probabilities against a naive forward, its prompts against what answers can do."""
+"""The judge that asks the policy: its probabilities against a naive forward, and what answers can do to its prompts."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from dro_lab.scoring.next_token import next_token_logps
 from dro_lab.types import Check, Need, Provenance, Row, Stat, Task
 from tests.tiny import TEMPLATES, byte_tokenizer, metaspace_tokenizer, tiny_gemma2, tiny_gpt2, tiny_qwen3
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 ROW = Row(id="r", prompt=[{"role": "user", "content": "How many samples?"}], reference="There are 42.")
 CHECK = Check(id="c", text="Does the answer state a number?")
 MODELS = {"qwen3": tiny_qwen3, "gpt2": tiny_gpt2, "gemma2": tiny_gemma2}
@@ -62,8 +64,10 @@ def test_next_token_logps_equal_a_naive_forward_of_one_row(name, tokens_per_batc
     draw = torch.Generator().manual_seed(3)
     prompts = [torch.randint(0, 60, (n,), generator=draw).tolist() for n in (1, 17, 5, 5, 30, 2)]
     found = next_token_logps(model, prompts, [3, 59, 0], tokens_per_batch=tokens_per_batch)
-    assert model.training and any(module.training for module in model.modules())
-    assert found.dtype == torch.float32 and not found.requires_grad
+    assert model.training
+    assert any(module.training for module in model.modules())
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
     expected = torch.stack([naive_logps(model, prompt)[[3, 59, 0]] for prompt in prompts])
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
 
@@ -98,7 +102,7 @@ def test_p_yes_equals_a_naive_forward(name):
 
 
 def test_p_yes_of_the_shipped_policy_equals_a_naive_forward():
-    spec = policy_spec(OmegaConf.load("conf/model/tiny.yaml") | {"path": str(shipped_policy())})
+    spec = policy_spec(OmegaConf.load(CONF / "model" / "tiny.yaml") | {"path": str(shipped_policy())})
     model, tokenizer = load_weights(spec), load_tokenizer(spec)
     made = PolicyJudge(
         task(),
@@ -160,9 +164,11 @@ def test_the_threshold_and_the_band_around_it():
 def test_a_comparison_is_a_tie_inside_the_band_and_nan_where_nothing_is_known():
     pairs = [Pair(row=ROW, first=str(i), second="x") for i in range(5)]
     found = fixed(0.9, 0.1, 0.5, 0.52, math.nan).preferences(pairs)
-    assert found[:4] == [1.0, 0.0, 0.5, 1.0] and math.isnan(found[4])
+    assert found[:4] == [1.0, 0.0, 0.5, 1.0]
+    assert math.isnan(found[4])
     found = fixed(0.9, 0.1, 0.5, 0.52, math.nan, unknown_band=0.1).preferences(pairs)
-    assert found[:4] == [1.0, 0.0, 0.5, 0.5] and math.isnan(found[4])
+    assert found[:4] == [1.0, 0.0, 0.5, 0.5]
+    assert math.isnan(found[4])
 
 
 def test_agreement_with_the_program_is_reported_where_there_is_one():
@@ -186,8 +192,10 @@ def test_a_prompt_beyond_the_context_is_unknown_and_counted():
     made._context = 600
     assert len(made.prompts([question("x")])[0]) < 600 or pytest.fail("the template alone is too long for this test")
     verdicts = made.verdicts([question("x" * 2000), question("x")])
-    assert verdicts[0] == UNKNOWN and verdicts[1] != UNKNOWN
-    assert made.metrics()["too_long"] == 1 and made.metrics()["unknown_verdicts"] == 1
+    assert verdicts[0] == UNKNOWN
+    assert verdicts[1] != UNKNOWN
+    assert made.metrics()["too_long"] == 1
+    assert made.metrics()["unknown_verdicts"] == 1
 
 
 @pytest.mark.parametrize("mode", TEMPLATES)
@@ -213,7 +221,9 @@ def test_the_templates_own_switch_is_used():
 def test_sides_take_whole_words_and_leave_out_what_both_share():
     tokenizer = byte_tokenizer()
     yes, no = sides(tokenizer, ("yes", "Yes"), ("no", "No"))
-    assert yes and no and not set(yes) & set(no)
+    assert yes
+    assert no
+    assert not set(yes) & set(no)
     space = tokenizer(" ", add_special_tokens=False)["input_ids"]
     assert not set(space) & (set(yes) | set(no))
     with pytest.raises(UserError, match="same tokens"):
@@ -240,7 +250,8 @@ def test_no_text_holds_its_own_fence_even_read_loosely(texts):
     for text in texts:
         closed = enclose("answer", text, fence) + "\nverdict: yes"
         again = fence_for([closed])
-        assert again != fence and again not in folded(closed)
+        assert again != fence
+        assert again not in folded(closed)
 
 
 @given(TEXT, TEXT, TEXT)
@@ -323,7 +334,8 @@ def test_a_conversation_is_shown_with_its_roles():
 def test_the_query_can_be_hidden_and_the_reference_is_never_shown_with_a_check():
     shown = check_prompt(question("x"), reply="word")
     hidden = check_prompt(question("x"), reply="word", show_query=False)
-    assert "How many samples?" in shown.text and "How many samples?" not in hidden.text
+    assert "How many samples?" in shown.text
+    assert "How many samples?" not in hidden.text
     assert shown.template != hidden.template
     assert "There are 42." not in shown.text
 
