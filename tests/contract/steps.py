@@ -40,7 +40,7 @@ def a_step(seed: int = 0, rollouts: int = G) -> Step:
         group[:, 1] = 0.3
         probabilities.append(group.tolist())
     quality = torch.rand(P, rollouts, generator=draw).tolist()
-    groups = groups_of(P, rollouts)
+    groups = structured(groups_of(P, rollouts))
     keep_PG = torch.ones(P, rollouts, dtype=torch.bool)
     keep_PG[1] = False
     rewards = Rewards(outcome_PG=torch.rand(P, rollouts, generator=draw))
@@ -59,6 +59,20 @@ def more_scores(stats: TokenStats, draw: torch.Generator) -> dict[str, Tensor]:
         "masked_logps_PGR": masked_PGR.where(scored_P1R, 0.0),
         "reference_ranks_PGR": ranks_PGR.where(scored_P1R, 0.0),
     }
+
+
+def structured(groups: RolloutGroups) -> RolloutGroups:
+    """Answers to the first prompt that keep, break and miss a schema; the second is judged as text, the third not."""
+    asked = {"schema": {"properties": {"n": {"type": "integer"}}, "required": ["n"]}, "predicates": ["is_a_number"]}
+    forms = ['{"n": %d}', '{"n": "%d"}', "it is %d", '{"n": %d, "n": 1}', '{"m": %d}']
+    answers = [[forms[g % len(forms)] % g for g in range(len(groups.answers_PG[0]))], *groups.answers_PG[1:]]
+    columns = [{**groups.columns_P[0], **asked}, {**groups.columns_P[1], "predicates": ["is_a_number"]}]
+    return replace(
+        groups,
+        answers_PG=answers,
+        references_P=['{"n": 7}', "12", *groups.references_P[2:]],
+        columns_P=[*columns, *groups.columns_P[2:]],
+    )
 
 
 def verdicts_of(rollouts: int = G) -> dict[str, Tensor]:

@@ -85,6 +85,7 @@ GATE_VARIANTS = [
     ("rubric", {"on_reject": "zero"}),
     ("rubric", {"on_reject": "floor", "nu": 0.9}),
     ("rubric", {"mu": 2, "rho": 0.5}),
+    ("schema", {"nu": 0.6, "on_reject": "floor"}),
 ]
 
 
