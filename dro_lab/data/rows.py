@@ -74,6 +74,19 @@ def duplicate_id(row_id: str, first: str, second: str, *, file: str) -> str:
     )
 
 
+def check_disjoint(splits: Mapping[str, Sequence[Row]], *, source: str) -> None:
+    """Raise `UserError` where one id stands in two splits: what is trained on must not be evaluated."""
+    split_of: dict[str, str] = {}
+    for split, rows in splits.items():
+        for row in rows:
+            if split_of.setdefault(row.id, split) != split:
+                raise UserError(
+                    f"dataset.source={source}: the id {row.id!r} stands in {split_of[row.id]} and in {split}. Allowed: "
+                    f"each id in one split, or training would see what evaluation asks. Next: delete one of the two "
+                    f"rows, or give different rows different ids."
+                )
+
+
 def unknown_schema(file: str, where: str, found: Iterable[object], expected: str, *, dataset: str) -> UserError:
     """The error for a file whose rows follow no schema of the data set: the keys found and the keys expected."""
     keys = ", ".join(sorted(map(str, found))[:20]) or "none"
@@ -95,7 +108,12 @@ def finish(
     refused: Sequence[RefusedRow],
     notes: Sequence[str],
 ) -> Task:
-    """Cap the splits, check that a row is left, and build the Task. Raises `UserError` when every row was refused."""
+    """Check that a row is left and no id is in two splits, cap the splits, and build the Task.
+
+    Raises:
+        UserError: every row was refused, or an id stands in two splits.
+    """
+    check_disjoint(splits, source=provenance.location)
     if not any(splits.values()):
         reasons = summarise(refused)
         raise UserError(

@@ -53,14 +53,32 @@ def verdicts(groups: RolloutGroups, judge: Judge) -> tuple[Tensor, Tensor]:
 
 
 def rubric_score(met_V: Sequence[int], checks: Sequence[Check]) -> float:
-    """``sum of |weight| of the met checks / sum of |weight|``, in [0, 1]; nan without checks or without any verdict.
+    """RaR's rubric score of one answer: ``clip(earned / sum of positive weights, 0, 1)``.
 
-    Unknown verdicts earn nothing: they count in the denominator only.
+    ``earned`` sums the positive weights of the checks that the answer meets, and the negative weights of the checks
+    that it fails (a pitfall it fell into). ``met_V`` has the polarity applied (`met`): YES is good whatever the
+    wording, so a pitfall worded as the fault and one worded as its avoidance cost the same. Unknown earns nothing and
+    costs nothing, but its positive weight stays in the denominator.
+
+    Args:
+        met_V: YES, NO or UNKNOWN for every check.
+        checks: in the same order.
+
+    Returns:
+        nan where no check has a positive weight, or no verdict is known: there is nothing to score.
+
+    Source: Gunjal et al., Rubrics as Rewards (arXiv 2507.17746), explicit aggregation. Deviations: pitfalls stay out of
+    the denominator, whose maximum is then what a faultless answer earns; the polarity is read from the wording
+    (`dro_lab.data.rar_medicine_rubric`), since the data set words some pitfalls as their avoidance.
     """
-    total = sum(abs(check.weight) for check in checks)
+    total = sum(check.weight for check in checks if check.weight > 0)
     if not total or all(value == UNKNOWN for value in met_V):
         return math.nan
-    return sum(abs(c.weight) for value, c in zip(met_V, checks, strict=True) if value == YES) / total
+    earned = 0.0
+    for value, check in zip(met_V, checks, strict=True):
+        if value == (YES if check.weight > 0 else NO):
+            earned += check.weight
+    return min(max(earned / total, 0.0), 1.0)
 
 
 def quality(groups: RolloutGroups, task: Task, judge: Judge) -> Tensor:

@@ -1,0 +1,75 @@
+"""The rubric score on literal verdicts, and its polarity."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dro_lab.judges.protocol import NO, UNKNOWN, YES
+from dro_lab.judges.quality import met, rubric_score
+from dro_lab.types import Check
+
+
+def check(weight: float, expect: str = "yes") -> Check:
+    return Check(id=f"{weight} {expect}", text="t", weight=weight, expect=expect)
+
+
+ESSENTIAL, IMPORTANT, OPTIONAL = check(5), check(3), check(2)
+FAULT = check(-2, "no")  # "Recommends X.": a good answer gets no
+AVOIDED = check(-2, "yes")  # "Avoids X.": a good answer gets yes
+RUBRIC = (ESSENTIAL, IMPORTANT, OPTIONAL, FAULT)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "wanted"),
+    [
+        ((YES, YES, YES, NO), 1.0),
+        ((YES, YES, YES, YES), 0.8),  # fell into the pitfall: (10 - 2) / 10
+        ((YES, NO, NO, NO), 0.5),
+        ((NO, YES, NO, YES), 0.1),
+        ((NO, NO, NO, NO), 0.0),
+        ((NO, NO, NO, YES), 0.0),  # -0.2 is clipped
+        ((YES, UNKNOWN, UNKNOWN, UNKNOWN), 0.5),  # unknown earns nothing and costs nothing
+        ((UNKNOWN, UNKNOWN, UNKNOWN, YES), 0.0),
+    ],
+)
+def test_met_weights_over_positive_weights_with_pitfalls_taken_off(verdicts, wanted):
+    known = [met(verdict, each) for verdict, each in zip(verdicts, RUBRIC, strict=True)]
+    assert rubric_score(known, RUBRIC) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("fell", [True, False])
+def test_both_wordings_of_a_pitfall_cost_the_same(fell):
+    # the literal answers are opposite: "Recommends X." is true where "Avoids X." is false
+    named = rubric_score([YES, met(YES if fell else NO, FAULT)], [ESSENTIAL, FAULT])
+    denied = rubric_score([YES, met(NO if fell else YES, AVOIDED)], [ESSENTIAL, AVOIDED])
+    assert named == denied == pytest.approx(0.6 if fell else 1.0)
+
+
+def test_nothing_to_score_is_nan():
+    assert math.isnan(rubric_score([], []))
+    assert math.isnan(rubric_score([UNKNOWN, UNKNOWN], [ESSENTIAL, FAULT]))
+    assert math.isnan(rubric_score([YES], [FAULT]))  # no positive weight
+
+
+def test_a_positive_check_that_wants_no_earns_by_the_no():
+    wanted = check(4, "no")
+    assert rubric_score([met(NO, wanted), met(NO, ESSENTIAL)], [wanted, ESSENTIAL]) == pytest.approx(4 / 9)
+
+
+VERDICTS = st.sampled_from([YES, NO, UNKNOWN])
+
+
+@given(st.lists(st.tuples(st.sampled_from([-2, -1, 1, 3, 5]), VERDICTS), min_size=1, max_size=10))
+def test_the_score_lies_in_the_unit_interval_and_meeting_a_check_never_lowers_it(drawn):
+    checks = [check(weight) for weight, _ in drawn]
+    values = [value for _, value in drawn]
+    score = rubric_score(values, checks)
+    if not any(each.weight > 0 for each in checks) or set(values) == {UNKNOWN}:
+        assert math.isnan(score)
+        return
+    assert 0 <= score <= 1
+    for place in range(len(values)):
+        better = [*values[:place], YES, *values[place + 1 :]]
+        assert rubric_score(better, checks) >= score
