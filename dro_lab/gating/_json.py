@@ -93,7 +93,7 @@ def compile_schema(schema: Mapping[str, Any]) -> SchemaChecks:
     Raises:
         ValueError: it is no valid schema; says where.
     """
-    return _compiled(json.dumps(schema, sort_keys=True))
+    return _compiled(json.dumps(schema))
 
 
 @functools.lru_cache(maxsize=256)
