@@ -16,7 +16,9 @@ from dro_lab.data.fit import fit_rows
 from dro_lab.data.rows import summarise
 from dro_lab.data.twins.knobs import dataset_name, policy_notes
 from dro_lab.errors import UserError
-from dro_lab.evaluation.settings import EvaluationSettings, evaluation_settings
+from dro_lab.evaluation.corpus import figure_names
+from dro_lab.evaluation.settings import EvaluationSettings, check_objective, evaluation_settings, present_splits
+from dro_lab.health import Watch, build_watch
 from dro_lab.judges.protocol import Judge
 from dro_lab.models import PolicySpec, context_length, knows_twins_only, load_config, load_tokenizer, policy_spec
 from dro_lab.pipeline import Pipeline
@@ -24,7 +26,7 @@ from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import ReasoningFormat
 from dro_lab.scoring.stats import check_needs
 from dro_lab.training.arguments import arguments
-from dro_lab.types import Task
+from dro_lab.types import Stat, Task
 
 FOREIGN_TEXT = (
     "this policy was made from scratch on the procedural twin and knows nothing of this text: its numbers here mean "
@@ -48,7 +50,13 @@ class Built:
     arguments: Any  # trl.GRPOConfig
     scorer: ReferenceScorer
     tracker: Any
+    watch: Watch  # the health monitors
     max_refills: int  # sampling rounds after the first, to replace groups that teach nothing; 0: none
+
+    @property
+    def asks_verdicts(self) -> bool:
+        """Whether a component reads the judge's verdicts on rubrics."""
+        return any(need.stat is Stat.VERDICTS for need in self.pipeline.needs)
 
 
 def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
@@ -64,6 +72,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     """
     pipeline = build_pipeline(cfg, names)
     check_needs(pipeline.needs, {"current", cfg.scored_by})
+    watch = build_watch(cfg.health)
     judge_component = component("judge", cfg.judge, name=names.get("judge", "judge"), supplied=frozenset({"needs"}))
     made = arguments(cfg.algorithm, output_dir=str(folder / "trainer"), steps=cfg.steps)
     evaluation = evaluation_settings(OmegaConf.to_container(cfg.evaluation, resolve=True))  # type: ignore[arg-type]
@@ -84,6 +93,10 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         closing=fmt.closing,
     )
     _check_rows(task, cfg, evaluation)
+    evaluation, notes = present_splits(evaluation, task.splits)
+    figures = figure_names(task, task.splits[evaluation.split][: evaluation.prompts])
+    check_objective(cfg.objective, steps=cfg.steps, settings=evaluation, figures=figures)
+    task = replace(task, notes=(*task.notes, *notes))
     if task.provenance.kind != "twin" and knows_twins_only(tokenizer):
         task = replace(task, notes=(*task.notes, FOREIGN_TEXT))
     task = replace(task, notes=(*task.notes, *policy_notes(cfg.dataset, Path(spec.path))))
@@ -101,6 +114,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         arguments=made,
         scorer=ReferenceScorer(tokenizer, fmt, **cfg.scorer),
         tracker=tracker,
+        watch=watch,
         max_refills=max_refills(cfg.filtering),
     )
 

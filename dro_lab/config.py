@@ -30,6 +30,7 @@ GROUPS = (
     "scorer",
     "judge",
     "evaluation",
+    "health",
     "tracking",
     "scale",
 )
@@ -61,6 +62,7 @@ class Root:
     scorer: Any = MISSING
     judge: Any = MISSING
     evaluation: Any = MISSING
+    health: Any = MISSING
     tracking: Any = MISSING
 
 

@@ -81,10 +81,19 @@ class RunConsole:
             self._progress.start()
 
     def step(
-        self, step: int, steps: int, *, reward: float, quality: float, reasoning: float, seconds_left: float
+        self,
+        step: int,
+        steps: int,
+        *,
+        reward: float,
+        quality: float,
+        reasoning: float,
+        seconds_left: float,
+        health: str = "",
     ) -> None:
-        """One training step is done."""
+        """One training step is done; ``health`` names the monitors that fire now."""
         line = f"reward {_number(reward)}  quality {_number(quality)}  reasoning {reasoning:.0f} tokens"
+        line += f"  {health}" if health else ""
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], completed=step, line=line)
         elif step == 1 or step % self._every == 0 or step == steps:
@@ -112,9 +121,10 @@ class RunConsole:
         self.say(f"[{summary.confidence:.0%} bootstrap intervals over {n} held-out rows]")
 
 
-def farewell(console: RunConsole, *, report: Path, folder: Path, compare: str) -> None:
+def farewell(console: RunConsole, *, report: Path | None, folder: Path, compare: str) -> None:
     """The last lines: where the evidence lies and what to do next."""
-    console.say(f"report   {report}")
+    if report is not None:
+        console.say(f"report   {report}")
     console.say(f"record   {folder}")
     if compare:
         console.say(f"compare  {compare}")

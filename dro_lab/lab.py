@@ -22,7 +22,8 @@ from transformers.utils import logging as transformers_logging
 from dro_lab.build import Built, build
 from dro_lab.console import RunConsole, farewell
 from dro_lab.errors import UserError
-from dro_lab.evaluation.evaluate import Evaluation, evaluate
+from dro_lab.evaluation.evaluate import Evaluator
+from dro_lab.health.measure import ReferenceChecks, answer_metrics
 from dro_lab.judges.quality import quality, verdicts
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
@@ -89,7 +90,8 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
         record.summary(run_.summary("running"))
         try:
             run_.go(model)
-            status, error = "finished", None
+            stopped = run_.observer.stopped
+            status, error = ("stopped", stopped) if stopped else ("finished", None)
         except KeyboardInterrupt:
             steps = run_.observer.steps_done
             console.warn(f"interrupted after {steps} steps; closing the record (again: leave at once)")
@@ -142,7 +144,11 @@ class Run:
             tracker=built.tracker,
             console=console,
             clock=clock,
-            evaluate=self._evaluate,
+            evaluator=self._evaluator,
+            watch=built.watch,
+            measures=(answer_metrics, *([ReferenceChecks(built.judge)] if built.asks_verdicts else [])),
+            counts=built.judge.metrics,
+            extras_every=built.evaluation.extras == "every",
             tokenizer=built.tokenizer,
             every=built.evaluation.every,
             planned=cfg.steps,
@@ -212,22 +218,25 @@ class Run:
 
     @property
     def held_out(self) -> list[Row]:
-        rows = self.built.task.splits[self.built.evaluation.split]
-        return list(rows[: self.built.evaluation.prompts])
+        return self._rows(self.built.evaluation.split)
 
-    def _evaluate(self, step: int, base: Evaluation | None) -> Evaluation:
-        assert self.trainer is not None
-        assert self.scoring is not None
-        with self.trainer.accelerator.autocast():
-            return evaluate(
-                sample=self.trainer.sample,
-                scoring=self.scoring,
-                model=self.trainer.policy,
-                rows=self.held_out,
-                step=step,
-                settings=self.built.evaluation,
-                base=base,
-            )
+    def _rows(self, split: str) -> list[Row]:
+        return list(self.built.task.splits[split][: self.built.evaluation.prompts])
+
+    def _evaluator(self) -> Evaluator:
+        trainer, scoring, built = self.trainer, self.scoring, self.built
+        assert trainer is not None
+        assert scoring is not None
+        return Evaluator(
+            sample=trainer.sample,
+            scoring=scoring,
+            model=lambda: trainer.policy,
+            rows={split: self._rows(split) for split in (built.evaluation.split, *built.evaluation.also)},
+            task=built.task,
+            judge=built.judge,
+            settings=built.evaluation,
+            autocast=trainer.accelerator.autocast,
+        )
 
     def _start_tracker(self) -> None:
         self.tracking = True
@@ -254,7 +263,10 @@ class Run:
         objective = after[self.cfg.objective].value if self.cfg.objective in after else None
         return Summary(
             status=status,
-            error=error,
+            error=error if status == "failed" else None,
+            stopped=error if status == "stopped" else None,
+            judge=built.names["judge"],
+            judge_counts=built.judge.metrics(),
             reward=built.names["reward"],
             dataset=built.task.name,
             policy=built.spec.name,

@@ -1,4 +1,4 @@
-"""Means and win rates over held-out rows, with bootstrap intervals that resample rows.
+"""Means over held-out rows, with bootstrap intervals that resample rows.
 
 Samples of one row are not independent, so the row is the unit that is resampled.
 """
@@ -41,20 +41,3 @@ def mean_over_rows(metric: str, per_row: FloatArray, *, confidence: float, resam
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(metric=metric, value=mean, low=float(interval.low), high=float(interval.high), n=int(finite.size))
-
-
-def win_rate_per_row(ours: FloatArray, base: FloatArray) -> FloatArray:
-    """Share of pairs of samples on the same row in which ours is better, ties counting one half.
-
-    Args:
-        ours, base: quality, shape (rows, samples); the two may hold different numbers of samples.
-
-    Returns:
-        Shape (rows,); nan for a row in which a quality is nan.
-    """
-    if len(ours) != len(base):
-        raise ValueError(f"win rate needs the same rows on both sides, got {len(ours)} and {len(base)}")
-    left, right = ours[:, :, None], base[:, None, :]
-    wins = (left > right) + 0.5 * (left == right)
-    wins = np.where(np.isnan(left) | np.isnan(right), np.nan, wins)
-    return wins.mean(axis=(1, 2))

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dro_lab.checks import choice, number, whole
+from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
 
 METRICS = (
     "quality",
     "reward",
     "win_rate",
+    "order_disagreement",
+    "win_unknown_share",
     "reflective_share",
     "reasoning_tokens",
+    "answer_tokens",
     "completion_tokens",
     "gate_rejected_share",
     "filter_dropped_share",
     "truncated_share",
     "malformed_share",
 )
-"""What an evaluation estimates: the values `objective` may take, and the rows of evals.jsonl."""
+"""What an evaluation estimates beside pass@k and the data set's figures of all answers together."""
 
-SPLITS = ("validation", "test", "train")
+SCORED = ("reward", "reflective_share", "gate_rejected_share", "filter_dropped_share")
+"""Measured on sampled answers of `evaluation.split` alone: they need the reward, which compares the answers to one
+prompt."""
+
+COMPARED = ("win_rate", "order_disagreement", "win_unknown_share")
+"""Measured against the policy before training."""
+
+SPLITS = ("validation", "test", "train", "ood")
+DECODINGS = ("sampled", "greedy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +42,25 @@ class EvaluationSettings:
     """The `evaluation` group; see conf/evaluation/default.yaml for the fields."""
 
     split: str
+    also: tuple[str, ...]
+    greedy: bool
+    extras: str
     prompts: int
     samples: int
     every: int
     batch_size: int
+    pass_at: tuple[int, ...]
+    pass_quality: float
+    pairs: str
     confidence: float
     bootstrap: int
+    corpus_bootstrap: int
     seed: int
     reflective_sigma: float
     token_rows: int
+
+
+NULLABLE = ("pass_at",)
 
 
 def evaluation_settings(values: Mapping[str, Any]) -> EvaluationSettings:
@@ -51,7 +72,7 @@ def evaluation_settings(values: Mapping[str, Any]) -> EvaluationSettings:
     fields = list(EvaluationSettings.__dataclass_fields__)
     if unknown := sorted(set(values) - set(fields)):
         raise UserError(f"evaluation.{unknown[0]}={values[unknown[0]]}: unknown key; allowed are {', '.join(fields)}")
-    if missing := [name for name in fields if values.get(name) is None]:
+    if missing := [n for n in fields if n not in values or (values[n] is None and n not in NULLABLE)]:
         raise UserError(
             f"evaluation.{missing[0]} is not set: it needs a value; conf/evaluation/default.yaml says what it means"
         )
@@ -61,29 +82,116 @@ def evaluation_settings(values: Mapping[str, Any]) -> EvaluationSettings:
         ("every", 1, "steps between evaluations; a number above `steps` evaluates before and after only"),
         ("batch_size", 1, "samples generated at once, 256 by default"),
         ("bootstrap", 1, "resamples of an interval, 2000 by default"),
+        ("corpus_bootstrap", 1, "resamples of the interval of a figure of all answers together, 200 by default"),
         ("seed", 0, "evaluations draw from it, the same each time"),
         ("token_rows", 0, "rows whose reference tokens are kept, 8 by default"),
     ):
         whole(f"evaluation.{name}", values[name], low=low, todo=todo)
     number("evaluation.reflective_sigma", values["reflective_sigma"], low=0.0, todo="0.2 is the default")
+    number("evaluation.pass_quality", values["pass_quality"], low=0.0, high=1.0, todo="1.0 counts wholly right answers")
     confidence = values["confidence"]
     number("evaluation.confidence", confidence, low=0.0, high=1.0, todo="for example 0.9")
     if confidence in (0, 1):
         raise UserError(f"evaluation.confidence={confidence}: must lie strictly between 0 and 1; for example 0.9")
     choice("evaluation.split", values["split"], SPLITS, todo="held-out rows are in validation and test")
-    return EvaluationSettings(**values)
+    flag("evaluation.greedy", values["greedy"], todo="true also measures the likeliest answer of each row")
+    choice("evaluation.extras", values["extras"], ("ends", "every"), todo="ends is the default and the cheaper one")
+    choice("evaluation.pairs", values["pairs"], ("auto", "all", "matched"), todo="auto is the default")
+    also = _also(values["also"], split=values["split"])
+    pass_at = _pass_at(values["pass_at"], samples=values["samples"])
+    return EvaluationSettings(**{**values, "also": also, "pass_at": pass_at})
 
 
-def check_objective(objective: str, *, steps: int, samples: int) -> None:
+def _also(given: Any, *, split: str) -> tuple[str, ...]:
+    """The further splits. Raises `UserError` for one that no data set has, or that is named twice."""
+    if not isinstance(given, list | tuple):
+        raise UserError(f"evaluation.also={given}: must be a list of splits, for example [ood]; [] for none")
+    for name in given:
+        choice("evaluation.also", name, SPLITS, todo="a list of splits, for example [ood]; [] for none")
+    if split in given or len(set(given)) < len(given):
+        raise UserError(
+            f"evaluation.also={list(given)}: must name each split once, and not evaluation.split={split}; "
+            "leave out what is there already"
+        )
+    return tuple(given)
+
+
+def _pass_at(given: Any, *, samples: int) -> tuple[int, ...]:
+    """The ks of pass@k; None: powers of two up to ``samples``."""
+    if given is None:
+        return tuple(2**i for i in range(samples.bit_length()))
+    if not isinstance(given, list | tuple):
+        raise UserError(f"evaluation.pass_at={given}: must be a list of whole numbers, for example [1,4], or null")
+    for k in given:
+        whole("evaluation.pass_at", k, low=1, high=samples, todo="of evaluation.samples answers a row; raise that")
+    return tuple(dict.fromkeys(given))
+
+
+def present_splits(
+    settings: EvaluationSettings, splits: Mapping[str, Collection[Any]]
+) -> tuple[EvaluationSettings, tuple[str, ...]]:
+    """The settings without the further splits in which the data set has no rows, and a note that says so."""
+    missing = [name for name in settings.also if not splits.get(name)]
+    if not missing:
+        return settings, ()
+    note = f"evaluation.also={','.join(missing)}: this data set has no rows there, so it is not evaluated there"
+    return replace(settings, also=tuple(name for name in settings.also if name not in missing)), (note,)
+
+
+def pass_name(k: int) -> str:
+    """The metric's name, e.g. ``pass@4``."""
+    return f"pass@{k}"
+
+
+def full_name(metric: str, *, split: str, decoding: str, main: str) -> str:
+    """One name for what evals.jsonl tells apart by columns: ``quality``, ``quality/greedy``, ``quality/ood``, ...
+
+    The plain name is that of sampled answers on the run's own split ``main``.
+    """
+    return metric + (f"/{split}" if split != main else "") + (f"/{decoding}" if decoding != "sampled" else "")
+
+
+def parts_of(settings: EvaluationSettings) -> tuple[tuple[str, str], ...]:
+    """``(split, decoding)`` of everything that is evaluated, the headline part first."""
+    decodings = DECODINGS if settings.greedy else DECODINGS[:1]
+    return tuple((split, decoding) for split in (settings.split, *settings.also) for decoding in decodings)
+
+
+def names_of(settings: EvaluationSettings, figures: Collection[str] = ()) -> tuple[str, ...]:
+    """Every name that this run's evaluations estimate. ``figures`` are the data set's, of all answers together."""
+    names = []
+    for number_, (split, decoding) in enumerate(parts_of(settings)):
+        passes = [pass_name(k) for k in settings.pass_at] if decoding == "sampled" else []
+        own = [m for m in METRICS if number_ == 0 or m not in SCORED]
+        for metric in (*own, *passes, *figures):
+            names.append(full_name(metric, split=split, decoding=decoding, main=settings.split))
+    return tuple(names)
+
+
+def check_objective(
+    objective: str, *, steps: int, settings: EvaluationSettings, figures: Collection[str] | None = None
+) -> None:
     """Refuse an objective that no evaluation of this run will have.
+
+    Args:
+        figures: the data set's figures of all answers together; None: not known yet, any name may be one of them.
 
     Raises:
         UserError: naming the metrics there are.
     """
-    choice("objective", objective, METRICS, todo="it names what the run returns to a sweep; quality is the default")
-    if objective == "win_rate" and steps == 0:
-        raise UserError("objective=win_rate with steps=0: nothing is trained, so there is no policy to compare with")
-    if objective == "reflective_share" and samples == 1:
+    metric = objective.partition("/")[0]
+    known = names_of(settings, figures or ())
+    if objective not in known and (metric in METRICS or "@" in metric or figures is not None):
+        plain = [name for name in known if "/" not in name]
+        others = sorted({name.partition("/")[2] for name in known} - {""})
+        forms = f" (of other answers: {', '.join(f'METRIC/{other}' for other in others)})" if others else ""
+        raise UserError(
+            f"objective={objective}: must be one of {', '.join(plain)}{forms}; it names what the run returns to a sweep; "
+            "quality is the default"
+        )
+    if metric in COMPARED and steps == 0:
+        raise UserError(f"objective={objective} with steps=0: nothing is trained, so there is no policy to compare with")
+    if metric == "reflective_share" and settings.samples == 1:
         raise UserError(
             "objective=reflective_share with evaluation.samples=1: it compares the answers to one prompt; "
             "set evaluation.samples to at least 2"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the whole record; raised whenever a reader of the old one would misread the new one."""
 
 ROLLOUTS = pa.schema(

@@ -14,12 +14,16 @@ from dro_lab.record.columns import ROLLOUTS, TOKENS
 from dro_lab.record.files import NONFINITE, read_parts
 from dro_lab.record.summary import read_summary
 
-EVAL_COLUMNS = ("step", "split", "metric", "value", "low", "high", "n")
+EVAL_COLUMNS = ("step", "split", "decoding", "metric", "value", "low", "high", "n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run's record as read: json as dictionaries, tables as frames (empty where nothing was written)."""
+    """A run's record as read: json as dictionaries, tables as frames (empty where nothing was written).
+
+    ``evals`` are the headline rows, sampled answers on the run's own split: one a step and metric. ``all_evals`` hold
+    greedy answers and further splits too.
+    """
 
     folder: Path
     summary: dict[str, Any]
@@ -27,6 +31,7 @@ class Run:
     config: str
     metrics: pd.DataFrame
     evals: pd.DataFrame
+    all_evals: pd.DataFrame
     rollouts: pd.DataFrame
     tokens: pd.DataFrame
 
@@ -49,16 +54,26 @@ def load_run(folder: Path, *, require_finished: bool = False) -> Run:
             f"{folder}: the run's status is {summary['status']!r} at step {summary['steps']} of "
             f"{summary['planned_steps']}, and a finished run is needed. Run it again: {_command(folder)}"
         )
+    all_evals = _lines(folder / "evals.jsonl", columns=EVAL_COLUMNS)
     return Run(
         folder=folder,
         summary=summary,
         environment=_json(folder / "env.json"),
         config=(folder / "config.yaml").read_text(encoding="utf-8") if (folder / "config.yaml").exists() else "",
         metrics=_lines(folder / "metrics.jsonl", columns=("step", "seconds")),
-        evals=_lines(folder / "evals.jsonl", columns=EVAL_COLUMNS),
+        evals=headline_rows(all_evals),
+        all_evals=all_evals,
         rollouts=_table(folder / "rollouts.parquet", ROLLOUTS),
         tokens=_table(folder / "tokens.parquet", TOKENS),
     )
+
+
+def headline_rows(evals: pd.DataFrame) -> pd.DataFrame:
+    """Sampled answers on the run's own split, which is the one that was written first."""
+    if evals.empty:
+        return evals
+    chosen = (evals["decoding"] == "sampled") & (evals["split"] == evals["split"].iloc[0])
+    return evals[chosen].reset_index(drop=True)
 
 
 def _command(folder: Path) -> str:

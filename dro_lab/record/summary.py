@@ -19,7 +19,7 @@ from dro_lab.types import Provenance, RefusedRow
 PARTS = ("sampling", "scoring", "training", "evaluation", "other")
 """The parts that wall time is split into; together they make ``total``."""
 
-Status = Literal["running", "finished", "interrupted", "failed"]
+Status = Literal["running", "finished", "stopped", "interrupted", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,8 @@ class Alarm:
 
     step: int
     message: str
+    monitor: str = ""  # its name in the `health` group
+    action: str = "warn"  # or "stop": it ended the training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,9 @@ class Summary:
     steps: int = 0  # optimizer steps done
     planned_steps: int = 0
     error: str | None = None
+    stopped: str | None = None  # why a health monitor ended the training
+    judge: str = ""  # the judge's name in the configuration
+    judge_counts: Mapping[str, float] = field(default_factory=dict)  # requests, unknown verdicts, ... of the whole run
     objective: float | None = None  # what the run returned to Hydra
     confidence: float = 0.95  # level of every interval in the record
     before: Estimate | None = None

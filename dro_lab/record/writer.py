@@ -75,11 +75,13 @@ class RunRecord:
         seconds = round((datetime.now().astimezone() - self._start).total_seconds(), 3)
         self._metrics.append({"step": step, "seconds": seconds, **{key: float(item) for key, item in values.items()}})
 
-    def evaluation(self, estimates: Sequence[Estimate], *, step: int, split: str) -> None:
-        """Append one row a metric to ``evals.jsonl``."""
+    def evaluation(
+        self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled"
+    ) -> None:
+        """Append one row a metric to ``evals.jsonl``; ``decoding`` is ``sampled`` or ``greedy``."""
         for item in estimates:
             row = {"metric": item.metric, "value": float(item.value), "low": float(item.low), "high": float(item.high)}
-            self._evals.append({"step": step, "split": split, **row, "n": int(item.n)})
+            self._evals.append({"step": step, "split": split, "decoding": decoding, **row, "n": int(item.n)})
 
     def rollouts(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take one step's rollouts (`dro_lab.record.rows.rollout_rows`)."""

@@ -29,7 +29,7 @@ from dro_lab.types import Provenance
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-ENDED = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+ENDED = {"finished": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 GATHER = 0.25
 """Seconds to gather metrics before one write."""
 PATIENCE = 60.0
@@ -124,11 +124,17 @@ class MlflowTracker:
         now = int(time.time() * 1000)
         self._put([(clean(key), float(value), now, step) for key, value in values.items()])
 
-    def evaluation(self, estimates: Sequence[Estimate], *, step: int, split: str) -> None:
-        """Queue each metric as ``eval/SPLIT/METRIC`` with ``/low`` and ``/high``; what was not measured is left out."""
+    def evaluation(
+        self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled"
+    ) -> None:
+        """Queue each metric as ``eval/SPLIT/METRIC`` with ``/low`` and ``/high``; what was not measured is left out.
+
+        Of greedy answers: ``eval/SPLIT/greedy/METRIC``.
+        """
         values = {}
+        place = split if decoding == "sampled" else f"{split}/{decoding}"
         for item in estimates:
-            name = f"eval/{split}/{item.metric}"
+            name = f"eval/{place}/{item.metric}"
             values.update({name: item.value, f"{name}/low": item.low, f"{name}/high": item.high})
         self.metrics({key: value for key, value in values.items() if not math.isnan(value)}, step=step)
 
@@ -145,7 +151,7 @@ class MlflowTracker:
         self._put(attach)
 
     def finish(self, status: EndStatus, *, error: str | None = None) -> None:
-        """Write all that is queued and end the run as FINISHED, KILLED or FAILED.
+        """Write all that is queued and end the run as FINISHED (also one that a monitor stopped), KILLED or FAILED.
 
         Raises:
             UserError: something could not be written and no earlier call said so.
@@ -156,7 +162,7 @@ class MlflowTracker:
 
         def end(client: MlflowClient, run_id: str) -> None:
             if error:
-                client.set_tag(run_id, "error", error[:MAX_TAG])
+                client.set_tag(run_id, "stopped" if status == "stopped" else "error", error[:MAX_TAG])
             client.set_terminated(run_id, ENDED[status])
 
         self._queue.put(end)

@@ -1,9 +1,9 @@
-"""Watches a run: every step and evaluation goes to the record, the tracker, the console and the alarms."""
+"""Watches a run: every step and evaluation goes to the record, the tracker, the console and the health monitors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,16 +13,19 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from dro_lab.console import RunConsole
 from dro_lab.errors import UserError
-from dro_lab.evaluation.evaluate import Evaluation
+from dro_lab.evaluation.evaluate import Evaluation, Evaluator, Part
+from dro_lab.health import Alert, Watch
+from dro_lab.health.measure import answer_metrics
 from dro_lab.pipeline import step_metrics
 from dro_lab.record import RunRecord
 from dro_lab.record.rows import rollout_rows, token_rows
 from dro_lab.record.summary import Alarm
-from dro_lab.training.alarms import Alarms
 from dro_lab.training.clock import PartClock
 from dro_lab.training.rollouts import ScoredStep
+from dro_lab.types import RolloutGroups
 
-Evaluate = Callable[[int, Evaluation | None], Evaluation]
+Measure = Callable[[RolloutGroups], Mapping[str, float]]
+"""Metrics of a step's rollouts."""
 
 
 @dataclass
@@ -30,8 +33,12 @@ class RunObserver(TrainerCallback):
     """The run's eyes and memory.
 
     Args:
-        evaluate: ``evaluate(step, base) -> Evaluation`` on held-out rows.
+        evaluator: makes the evaluator of held-out rows; called when the first one is due.
+        watch: the health monitors.
+        measures: of each step's rollouts, for the log and the monitors.
+        counts: the judge's counts since the start, for the log.
         every: steps between evaluations.
+        extras_every: whether each evaluation has greedy answers and further splits, or the first and last alone.
         planned: optimizer steps of the run.
     """
 
@@ -39,15 +46,20 @@ class RunObserver(TrainerCallback):
     tracker: Any
     console: RunConsole
     clock: PartClock
-    evaluate: Evaluate
+    evaluator: Callable[[], Evaluator]
+    watch: Watch
     tokenizer: Any
     every: int
     planned: int
     token_rows: int
+    extras_every: bool = False
+    measures: Sequence[Measure] = (answer_metrics,)
+    counts: Callable[[], Mapping[str, float]] = dict
     evaluations: list[Evaluation] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
     steps_done: int = 0
-    _watch: Alarms = field(default_factory=Alarms)
+    stopped: str | None = None  # why a monitor ended the training
+    _held_out: Mapping[str, float] = field(default_factory=dict)  # what monitors know of the last evaluation
     _training_since: float = 0.0
 
     # -------------------------------------------------------------------------------- training rollouts
@@ -68,6 +80,7 @@ class RunObserver(TrainerCallback):
         return {
             **step_metrics(scored, step.reward_name),
             **step.metrics,
+            **{name: value for measure in self.measures for name, value in measure(scored.groups).items()},
             "quality/sampled": _nanmean(step.quality_PG),
         }
 
@@ -88,7 +101,10 @@ class RunObserver(TrainerCallback):
         if not logs or "loss" not in logs:  # the trainer's closing summary holds no step
             return
         numbers = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
+        numbers.update({f"judge/{name}": float(value) for name, value in self.counts().items()})
         step = state.global_step
+        alerts = self.watch({**numbers, **self._held_out})
+        numbers.update(self.watch.metrics())
         self.record.metrics(numbers, step=step)
         self._mirror(lambda: self.tracker.metrics(numbers, step=step))
         spent = self.clock.elapsed - self._training_since
@@ -99,10 +115,13 @@ class RunObserver(TrainerCallback):
             quality=numbers.get("quality/sampled", math.nan),
             reasoning=numbers.get("rollouts/reasoning_tokens", math.nan),
             seconds_left=spent / step * (self.planned - step),
+            health=self.watch.tag,
         )
-        self._raise(step, self._watch.step(numbers))
+        self._raise(step, alerts)
         if step % self.every == 0:
-            self.run_evaluation(step)
+            self.run_evaluation(step, extras=self.extras_every or step == self.planned or self.stopped is not None)
+        if self.stopped is not None:
+            control.should_training_stop = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.steps_done = state.global_step
@@ -112,17 +131,21 @@ class RunObserver(TrainerCallback):
     ) -> None:
         if not self.evaluations or self.evaluations[-1].step != state.global_step:
             self.run_evaluation(state.global_step)
+        else:
+            self._complete_last()
 
     # -------------------------------------------------------------------------------- evaluations
 
-    def run_evaluation(self, step: int) -> Evaluation:
-        """Evaluate now; the first evaluation is the base that later ones are compared with."""
+    def run_evaluation(self, step: int, *, extras: bool = True) -> Evaluation:
+        """Evaluate now; the first evaluation is the base that later ones are compared with.
+
+        ``extras``: also greedy answers and further splits.
+        """
         with self.clock.part("evaluation"):
-            base = self.evaluations[0] if self.evaluations else None
-            evaluation = self.evaluate(step, base)
+            base = self._base
+            evaluation = self.evaluator()(step, base, extras=extras)
             self.evaluations.append(evaluation)
-            estimates = list(evaluation.estimates.values())
-            self.record.evaluation(estimates, step=step, split=evaluation.split)
+            self._write(step, evaluation.parts)
             scored = evaluation.step_result.scored
             self.record.tokens(
                 token_rows(
@@ -134,12 +157,34 @@ class RunObserver(TrainerCallback):
                     split=evaluation.split,
                 )
             )
-            self._mirror(lambda: self.tracker.evaluation(estimates, step=step, split=evaluation.split))
         quality = evaluation.estimates["quality"]
         self.console.evaluation(step, quality)
         if base is not None:
-            self._raise(step, self._watch.evaluation(quality.value, base.estimates["quality"].value))
+            self._held_out = {
+                "eval/quality": quality.value,
+                "eval/quality/start": base.estimates["quality"].value,
+            }
+            self._raise(step, self.watch(self._held_out))
         return evaluation
+
+    def _complete_last(self) -> None:
+        """Give the last evaluation the parts that it was made without: training ended where it was not to be known."""
+        last = self.evaluations[-1]
+        with self.clock.part("evaluation"):
+            whole = self.evaluator().with_extras(last, self._base if len(self.evaluations) > 1 else None)
+            self._write(last.step, whole.parts[len(last.parts) :])
+        self.evaluations[-1] = whole
+
+    @property
+    def _base(self) -> Evaluation | None:
+        return self.evaluations[0] if self.evaluations else None
+
+    def _write(self, step: int, parts: Sequence[Part]) -> None:
+        for part in parts:
+            place = {"step": step, "split": part.split, "decoding": part.decoding}
+            estimates = list(part.estimates.values())
+            self.record.evaluation(estimates, **place)
+            self._mirror(lambda estimates=estimates, place=place: self.tracker.evaluation(estimates, **place))
 
     def _mirror(self, call: Callable[[], None]) -> None:
         """The record is what counts: a tracker that goes away is said once, and the run goes on without it."""
@@ -148,10 +193,13 @@ class RunObserver(TrainerCallback):
         except UserError as error:
             self.console.warn(f"tracking stopped, the run and its record go on: {error}")
 
-    def _raise(self, step: int, messages: list[str]) -> None:
-        for message in messages:
-            self.alarms.append(Alarm(step=step, message=message))
-            self.console.warn(f"step {step}: {message}")
+    def _raise(self, step: int, alerts: Sequence[Alert]) -> None:
+        for alert in alerts:
+            self.alarms.append(Alarm(step=step, message=alert.message, monitor=alert.monitor, action=alert.action))
+            self.console.warn(f"step {step}: {alert.message}")
+            if alert.action == "stop" and self.stopped is None and step < self.planned:
+                self.stopped = f"health.{alert.monitor} at step {step}: {alert.message}"
+                self.console.say(f"stop     health.{alert.monitor}.action=stop: training ends here, at step {step}")
 
 
 def _rows(step: ScoredStep, advantages_PG: Tensor) -> list[dict[str, Any]]:
