@@ -106,7 +106,7 @@ def markdown(root: Path, seeds: Sequence[int]) -> str:
     everything = [run for of_seeds in runs.values() for run in of_seeds]
     note = (
         "Steps: medians over seeds of the first evaluation whose mean of the last 3 reaches the level (a dash: the "
-        "median run never did), in brackets off's median over this one with its interval. Out of distribution: quality on "
+        "median run never did), in brackets off's median over this one with its interval. Out of distribution: on "
         "problems with one turn more than training ever draws. Static kept: "
         + "; ".join(f"{share:g}: {_kept(root, share, seeds)}" for share in SHARES)
         + f" (of {ROWS} rows, {REST:.0%} of the rest added)."
