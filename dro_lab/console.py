@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,27 +16,51 @@ from dro_lab.record.summary import Estimate, Summary
 LABELS = {
     "quality": "quality",
     "win_rate": "win rate against the base policy",
+    "order_disagreement": "pairs judged otherwise in the other order",
+    "win_unknown_share": "pairs that the judge could not decide",
+    "pass@": "right within",
     "reward": "reward",
     "reflective_share": "share of reflective tokens",
     "reasoning_tokens": "reasoning length (tokens)",
+    "answer_tokens": "answer length (tokens)",
     "completion_tokens": "completion length (tokens)",
     "gate_rejected_share": "groups rejected by the gate",
     "filter_dropped_share": "rollouts dropped by the filter",
     "truncated_share": "truncated completions",
     "malformed_share": "malformed completions",
 }
-"""The rows of the final table, in order."""
+"""The rows of the final table, in order; a data set's own figures stand before the reward under their own names."""
 
-SHARES = frozenset(
-    {
-        "win_rate",
-        "reflective_share",
-        "gate_rejected_share",
-        "filter_dropped_share",
-        "truncated_share",
-        "malformed_share",
-    }
-)
+SHARES = frozenset(name for name in LABELS if name.endswith("_share")) | {"win_rate", "order_disagreement"}
+OF_ALL_PARTS = ("quality", "win_rate")
+"""Shown of greedy answers and further splits too, as are the data set's own figures; the record has the rest."""
+ONLY_IF_ANY = ("order_disagreement", "win_unknown_share")
+WITH_INTERVAL = ("quality", "win_rate", "pass@")
+
+
+def label(name: str, metric_name: str = "") -> str:
+    """The words for a metric's full name: ``quality/ood/greedy`` is "quality (ITS NAME), ood, greedy"."""
+    metric, *forms = name.split("/")
+    words = LABELS.get(metric, metric)
+    if metric.startswith("pass@"):
+        tries = metric.removeprefix("pass@")
+        words = f"{LABELS['pass@']} {tries} {'try' if tries == '1' else 'tries'} ({metric})"
+    elif metric == "quality" and metric_name:
+        words = f"{words} ({metric_name})"
+    return ", ".join([words, *forms])
+
+
+def table_order(names: Iterable[str]) -> list[str]:
+    """The names in the order in which tables show them; parts of one metric stay together."""
+    ranks = {metric: rank for rank, metric in enumerate(LABELS)}
+
+    def rank(name: str) -> float:
+        metric = name.split("/")[0]
+        if metric.startswith("pass@"):
+            return ranks["pass@"]
+        return ranks.get(metric, ranks["pass@"] + 0.5)
+
+    return sorted(dict.fromkeys(names), key=rank)
 
 
 class RunConsole:
@@ -104,21 +128,31 @@ class RunConsole:
         self.say(f"step {step:>4}  held-out quality {_estimate(quality)} on {quality.n} rows")
 
     def result(self, summary: Summary, before: Sequence[Estimate], after: Sequence[Estimate]) -> None:
-        """The table *before -> after*."""
+        """The table *before -> after*; one column where nothing was to be trained."""
         first, last = {e.metric: e for e in before}, {e.metric: e for e in after}
+        columns = [first, last] if summary.planned_steps else [last]
         table = Table(title=None, box=None, pad_edge=False)
         table.add_column("")
-        table.add_column("before", justify="right")
-        table.add_column("after", justify="right")
-        for name, label in LABELS.items():
-            if name in first or name in last:
-                label = f"{label} ({summary.metric})" if name == "quality" else label
-                table.add_row(label, *(_cell(name, found.get(name)) for found in (first, last)))
+        for head in ("before", "after") if len(columns) == 2 else ("",):
+            table.add_column(head, justify="right")
+        for name in table_order([*first, *last]):
+            found = [column.get(name) for column in columns]
+            if _shown(name, found):
+                table.add_row(label(name, summary.metric), *(_cell(name, estimate) for estimate in found))
         self.console.print()
         self.console.print(table)
         rows = last.get("quality", first.get("quality"))
         n = rows.n if rows else 0
         self.say(f"[{summary.confidence:.0%} bootstrap intervals over {n} held-out rows]")
+        if summary.stopped:
+            self.say(f"stopped  {summary.stopped}")
+
+
+def _shown(name: str, found: Sequence[Estimate | None]) -> bool:
+    metric, *forms = name.split("/")
+    if metric in ONLY_IF_ANY and not any(e is not None and e.value > 0 for e in found):
+        return False
+    return not forms or metric in OF_ALL_PARTS or not (metric in LABELS or metric.startswith("pass@"))
 
 
 def farewell(console: RunConsole, *, report: Path | None, folder: Path, compare: str) -> None:
@@ -144,11 +178,12 @@ def _estimate(estimate: Estimate) -> str:
 def _cell(name: str, estimate: Estimate | None) -> str:
     if estimate is None or math.isnan(estimate.value):
         return "-"
-    if name in ("quality", "win_rate"):
+    metric = name.split("/")[0]
+    if metric.startswith(WITH_INTERVAL) or metric not in LABELS:
         return _estimate(estimate)
-    if name in SHARES:
+    if metric in SHARES:
         return f"{estimate.value:.1%}"
-    return f"{estimate.value:.1f}" if name.endswith("_tokens") else f"{estimate.value:.4f}"
+    return f"{estimate.value:.1f}" if metric.endswith("_tokens") else f"{estimate.value:.4f}"
 
 
 def _escape(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def corpus_estimates(
     found = _figures(metric, answers, rows, range(len(rows)))
     rng = np.random.default_rng(settings.seed)
     draws = [
-        _figures(metric, answers, rows, rng.integers(len(rows), size=len(rows)))
+        _figures(metric, answers, rows, rng.integers(len(rows), size=len(rows)).tolist())
         for _ in range(settings.corpus_bootstrap if len(rows) > 1 else 0)
     ]
     tail = 50 * (1 - settings.confidence)
@@ -38,10 +38,11 @@ def corpus_estimates(
 
 
 def _figures(
-    metric: CorpusMetric, answers: Sequence[Sequence[str]], rows: Sequence[Row], chosen: Sequence[int] | range
+    metric: CorpusMetric, answers: Sequence[Sequence[str]], rows: Sequence[Row], chosen: Iterable[int]
 ) -> dict[str, float]:
-    texts = [answer for r in chosen for answer in answers[r]]
-    return {name: float(value) for name, value in metric(texts, [rows[r] for r in chosen for _ in answers[r]]).items()}
+    pairs = [(answer, rows[r]) for r in chosen for answer in answers[r]]
+    found = metric([answer for answer, _ in pairs], [row for _, row in pairs])
+    return {name: float(value) for name, value in found.items()}
 
 
 def figure_names(task: Task, rows: Sequence[Row]) -> tuple[str, ...]:

@@ -186,11 +186,13 @@ def check_objective(
         others = sorted({name.partition("/")[2] for name in known} - {""})
         forms = f" (of other answers: {', '.join(f'METRIC/{other}' for other in others)})" if others else ""
         raise UserError(
-            f"objective={objective}: must be one of {', '.join(plain)}{forms}; it names what the run returns to a sweep; "
-            "quality is the default"
+            f"objective={objective}: must be one of {', '.join(plain)}{forms}; it names what the run returns to a "
+            "sweep; quality is the default"
         )
     if metric in COMPARED and steps == 0:
-        raise UserError(f"objective={objective} with steps=0: nothing is trained, so there is no policy to compare with")
+        raise UserError(
+            f"objective={objective} with steps=0: nothing is trained, so there is no policy to compare with"
+        )
     if metric == "reflective_share" and settings.samples == 1:
         raise UserError(
             "objective=reflective_share with evaluation.samples=1: it compares the answers to one prompt; "

@@ -11,7 +11,7 @@ from dro_lab.judges.protocol import Judge, Pair
 from dro_lab.types import Row
 
 FREE = ("exact", "none")
-"""Judges that compute: asking costs nothing, the order of two answers does not matter, equal texts are no special case."""
+"""Judges that compute: asking costs nothing, and the order of two answers does not matter."""
 
 Answers = Sequence[Sequence[str]]
 """Answers by row and sample."""
@@ -30,7 +30,7 @@ def compare(rows: Sequence[Row], ours: Answers, base: Answers, judge: Judge, *, 
     ``win = (p(ours first) + 1 - p(base first)) / 2``, p = 1 where the first is better, 0.5 for a tie; a row's win rate
     is the mean over its pairs. A pair that the judge cannot decide in both orders is left out and counted (one order
     alone would carry the judge's preference for a place). A disagreement is a pair judged otherwise in the other order.
-    Equal texts tie without a question. All questions of a call go to the judge at once.
+    Equal texts tie without a question to a judge that is asked. All questions of a call go to the judge at once.
 
     Returns:
         Shape (rows,) each; nan where a row has no decided pair.
@@ -57,11 +57,11 @@ def compare(rows: Sequence[Row], ours: Answers, base: Answers, judge: Judge, *, 
         if (r, own, other) not in said:
             wins[r].append(0.5)
             continue
-        first = said[r, own, other]
-        second = first if free else 1.0 - said[r, other, own]
-        wins[r].append((first + second) / 2)
-        if not np.isnan(first + second):
-            disagreements[r].append(float(first != second))
+        ahead = said[r, own, other]
+        behind = ahead if free else 1.0 - said[r, other, own]
+        wins[r].append((ahead + behind) / 2)
+        if not np.isnan(ahead + behind):
+            disagreements[r].append(float(ahead != behind))
     found = {
         "win_rate": np.array([_mean([w for w in row if not np.isnan(w)]) for row in wins]),
         "win_unknown_share": np.array([_mean([float(np.isnan(w)) for w in row]) for row in wins]),

@@ -86,8 +86,8 @@ def starvation(state: State, metrics: Metrics, *, patience: int, share: float, w
         if not math.isnan(number(metrics, key))
     )
     said = (
-        f"{what} ({rates or 'no rates'} now): hardly anything is learned. Try gating.on_reject=floor, a lower gating.nu "
-        "or gating.rho, a lower filtering.tau, filtering.refill=true, or gating=none"
+        f"{what} ({rates or 'no rates'} now): hardly anything is learned. Try gating.on_reject=floor, a lower "
+        "gating.nu or gating.rho, a lower filtering.tau, filtering.refill=true, or gating=none"
     )
     return Finding(value=1 - mean(last), message=said), new
 

@@ -42,8 +42,8 @@ def rubric_drift(state: State, metrics: Metrics, *, share: float, window: int) -
     if len(last) < window or mean(last) <= share:
         return None, {"last": last}
     said = (
-        f"the references of the last {window} steps fail {mean(last):.0%} of their own checks, so the gate rejects what "
-        "it should admit; write rubrics anew, each validated on its reference (`python -m dro_lab.rubrics`), or judge "
-        "with another judge"
+        f"the references of the last {window} steps fail {mean(last):.0%} of their own checks, so the gate rejects "
+        "what it should admit; write rubrics anew, each validated on its reference (`python -m dro_lab.rubrics`), or "
+        "judge with another judge"
     )
     return Finding(value=mean(last), message=said), {"last": last}

@@ -78,17 +78,19 @@ def build_watch(group: Any) -> Watch:
     if not isinstance(group, DictConfig):
         raise UserError(f"health={group}: must hold monitors by name; choose health=default or health=none")
     made = []
-    for name, node in group.items():
+    for name, node in ((str(name), node) for name, node in group.items()):
         key = f"health.{name}"
         if not isinstance(node, DictConfig):
-            raise UserError(f"{key}={node}: must hold `_target_`, `action` and thresholds; see conf/health/default.yaml")
+            raise UserError(
+                f"{key}={node}: must hold `_target_`, `action` and thresholds; see conf/health/default.yaml"
+            )
         action = node.get("action", "warn")
         choice(f"{key}.action", action, ACTIONS, todo="warn says it once, stop ends the training, off does not look")
         own = OmegaConf.create({k: v for k, v in OmegaConf.to_container(node, resolve=True).items() if k != "action"})  # type: ignore[union-attr]
-        monitor = component(key, own, name=str(name))
+        monitor = component(key, own, name=name)
         _check_thresholds(key, monitor.call)
         if action != "off":
-            made.append(Watched(name=str(name), action=action, call=monitor.call))
+            made.append(Watched(name=name, action=action, call=monitor.call))
     return Watch(monitors=tuple(made))
 
 

@@ -75,9 +75,7 @@ class RunRecord:
         seconds = round((datetime.now().astimezone() - self._start).total_seconds(), 3)
         self._metrics.append({"step": step, "seconds": seconds, **{key: float(item) for key, item in values.items()}})
 
-    def evaluation(
-        self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled"
-    ) -> None:
+    def evaluation(self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled") -> None:
         """Append one row a metric to ``evals.jsonl``; ``decoding`` is ``sampled`` or ``greedy``."""
         for item in estimates:
             row = {"metric": item.metric, "value": float(item.value), "low": float(item.low), "high": float(item.high)}

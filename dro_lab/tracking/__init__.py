@@ -36,13 +36,14 @@ class Tracker(Protocol):
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Log the numbers of one step."""
 
-    def evaluation(
-        self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled"
-    ) -> None:
+    def evaluation(self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled") -> None:
         """Log an evaluation: each metric with the two ends of its interval."""
 
     def artifacts(self, paths: Sequence[Path]) -> None:
         """Attach files and folders as they are when the call is carried out."""
 
     def finish(self, status: EndStatus, *, error: str | None = None) -> None:
-        """Carry out all that is still waiting and end the run; ``error`` says why it ended early. Without a run that was started, nothing happens."""
+        """Carry out all that is still waiting and end the run; ``error`` says why it ended early.
+
+        Without a run that was started, nothing happens.
+        """

@@ -124,9 +124,7 @@ class MlflowTracker:
         now = int(time.time() * 1000)
         self._put([(clean(key), float(value), now, step) for key, value in values.items()])
 
-    def evaluation(
-        self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled"
-    ) -> None:
+    def evaluation(self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled") -> None:
         """Queue each metric as ``eval/SPLIT/METRIC`` with ``/low`` and ``/high``; what was not measured is left out.
 
         Of greedy answers: ``eval/SPLIT/greedy/METRIC``.

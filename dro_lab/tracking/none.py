@@ -30,9 +30,7 @@ class NoTracker:
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Nothing to log."""
 
-    def evaluation(
-        self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled"
-    ) -> None:
+    def evaluation(self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled") -> None:
         """Nothing to log."""
 
     def artifacts(self, paths: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -158,7 +159,8 @@ class RunObserver(TrainerCallback):
                 )
             )
         quality = evaluation.estimates["quality"]
-        self.console.evaluation(step, quality)
+        if self.planned:  # else the table says it
+            self.console.evaluation(step, quality)
         if base is not None:
             self._held_out = {
                 "eval/quality": quality.value,
@@ -181,10 +183,9 @@ class RunObserver(TrainerCallback):
 
     def _write(self, step: int, parts: Sequence[Part]) -> None:
         for part in parts:
-            place = {"step": step, "split": part.split, "decoding": part.decoding}
-            estimates = list(part.estimates.values())
-            self.record.evaluation(estimates, **place)
-            self._mirror(lambda estimates=estimates, place=place: self.tracker.evaluation(estimates, **place))
+            estimates, split, decoding = list(part.estimates.values()), part.split, part.decoding
+            self.record.evaluation(estimates, step=step, split=split, decoding=decoding)
+            self._mirror(partial(self.tracker.evaluation, estimates, step=step, split=split, decoding=decoding))
 
     def _mirror(self, call: Callable[[], None]) -> None:
         """The record is what counts: a tracker that goes away is said once, and the run goes on without it."""
