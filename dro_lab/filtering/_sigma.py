@@ -43,13 +43,12 @@ def check_sigma(*, clip_low: Any, clip_high: Any, sigma_on: Any, include_eos: An
         )
 
 
-def check_share(key: str, value: Any, *, zero: bool = False, one: bool = True, todo: str) -> None:
-    """Check a share in (0, 1]; ``zero``: 0 is allowed too, ``one`` False: 1 is not.
+def check_part(key: str, value: Any, *, zero: bool = False, todo: str) -> None:
+    """Check a share below 1 and above 0 (``zero``: at least 0).
 
     Raises:
-        UserError: if it is outside.
+        UserError: if it is not.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1 or (value == 0 and not zero) or (value == 1 and not one):
-        allowed = f"a share in {'[' if zero else '('}0, 1{']' if one else ')'}"
-        raise UserError(f"{key}={value}: must be {allowed}; {todo}")
+    if not number or not 0 <= value < 1 or (value == 0 and not zero):
+        raise UserError(f"{key}={value}: must be a share {'of at least' if zero else 'above'} 0 and below 1; {todo}")

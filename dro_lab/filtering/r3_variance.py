@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dro_lab import checks
 from dro_lab.errors import UserError
 from dro_lab.filtering import _running
-from dro_lab.filtering._sigma import check_share, check_sigma, r3_sigma
+from dro_lab.filtering._sigma import check_part, check_sigma, r3_sigma
 from dro_lab.rewards._tokens import finite_mean, sigma_bar
 from dro_lab.types import FilterResult, Need, Rewards, RolloutGroups, Stat, TokenStats
 
@@ -102,9 +103,7 @@ def check(
             f"filtering.tau={tau}: must be auto or a number in [0, 0.5] (no probability's standard deviation is "
             "larger); auto drops the lowest filtering.reject_percentile of the last groups"
         )
-    check_share(
-        "filtering.reject_percentile", reject_percentile, one=False, todo="0.25 drops the lowest quarter of the groups"
-    )
+    check_part("filtering.reject_percentile", reject_percentile, todo="0.25 drops the lowest quarter of the groups")
     _running.check(window=window, refresh=refresh)
-    check_share("filtering.top_share", top_share, todo="0.1 is the paper's")
+    checks.share("filtering.top_share", top_share, todo="0.1 is the paper's")
     check_sigma(clip_low=clip_low, clip_high=clip_high, sigma_on=sigma_on, include_eos=include_eos)
