@@ -48,7 +48,7 @@ BUDGETS: dict[str, tuple[Phase, ...]] = {
         Phase("copy", 20, 16, 7e-3),
         Phase("noisy", 20, 16, 5e-3),
     ),
-    "tune": (Phase("noisy", 100, 48, 3e-3),),
+    "tune": (Phase("noisy", 100, 48, 6e-3),),
 }
 """``full``: from scratch. ``small``: a check that the recipe runs. ``tune``: from a checkpoint (``--start``)."""
 

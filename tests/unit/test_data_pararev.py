@@ -6,6 +6,9 @@ import pytest
 
 from dro_lab.data import pararev
 from dro_lab.data.pararev_prompt import render_prompt
+from dro_lab.data.twins.load import SIZES
+from dro_lab.errors import UserError
+from dro_lab.rubrics.checks import checks_of
 
 
 def annotated(number: int, *, first: str | None = "Shorten it.", second: str | None = None, **extra) -> dict:
@@ -168,16 +171,54 @@ def test_real_rows_do_not_depend_on_the_seed_and_their_notes_say_what_the_number
 
 
 def test_the_twin_is_a_task_whose_held_out_rows_do_not_follow_the_seed():
-    sizes = {"train": 8, "validation": 4, "test": 2}
+    sizes = {"train": 8, "validation": 4, "test": 2, "ood": 3}
     one, two = pararev.load(seed=1, sizes=sizes), pararev.load(seed=2, sizes=sizes)
     assert {split: len(part) for split, part in one.splits.items()} == sizes
     assert one.splits["train"] != two.splits["train"]
-    assert one.splits["validation"] == two.splits["validation"]
+    assert all(one.splits[split] == two.splits[split] for split in ("validation", "test", "ood"))
     assert one.provenance.kind == "twin"
     row = one.splits["train"][0]
     assert one.metric(row.reference, row) == 1.0
     assert "facts" in row.columns
     assert "truth_spans" in row.columns
+    assert [one.check_program(row.reference, row, check) for check in checks_of(row.columns)] == [1] * len(
+        row.columns["rubric"]
+    )
+
+
+def test_the_twin_makes_as_many_rows_as_are_asked_for_and_its_default_where_none_are():
+    task = pararev.load(sizes={"train": 0, "validation": 1, "test": None, "ood": None})
+    assert {split: len(part) for split, part in task.splits.items()} == {
+        "train": 0,
+        "validation": 1,
+        "test": SIZES["test"],
+        "ood": SIZES["ood"],
+    }
+
+
+def test_only_the_twin_has_an_ood_split(tmp_path):
+    file = write(tmp_path / "p.jsonl", [annotated(n) for n in range(8)])
+    assert set(pararev.load(source=str(file), sizes={"ood": None}).splits) == {"train", "validation", "test"}
+    with pytest.raises(UserError, match=r"'ood': 3.* is not allowed.*`ood` with source=twin alone"):
+        pararev.load(source=str(file), sizes={"ood": 3})
+    with pytest.raises(UserError, match=r"'dev': 3.* is not allowed.*ood"):
+        pararev.load(sizes={"dev": 3})
+
+
+def test_a_system_prompt_goes_before_the_twins_own_prompt():
+    sizes = {"train": 1, "validation": 1, "test": 1, "ood": 1}
+    plain, asked = pararev.load(sizes=sizes), pararev.load(sizes=sizes, system_prompt="Be brief.")
+    for split in sizes:
+        (row,) = plain.splits[split]
+        assert asked.splits[split][0].prompt == [{"role": "system", "content": "Be brief."}, *row.prompt]
+
+
+def test_a_marker_that_the_twins_policy_was_not_taught_is_said():
+    sizes = {"train": 1, "validation": 1, "test": 1, "ood": 1}
+    assert len(pararev.load(sizes=sizes).notes) == 1
+    task = pararev.load(sizes=sizes, answer_marker="Answer: ")
+    assert task.answer_marker == "Answer: "
+    assert task.notes[1].startswith("dataset.answer_marker='Answer: ': the twin's policy was taught ''")
 
 
 def test_the_twins_knobs_show_in_the_provenance():

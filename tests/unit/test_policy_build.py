@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from dro_lab.data.twins import words
-from dro_lab.data.twins.grammar import text_of
+from dro_lab.data.twins.grammar import Piece, text_of
 from dro_lab.data.twins.pararev import (
     PRESETS,
-    ROW_KNOBS,
+    TWIN,
+    copied,
     make_rows,
     preset,
     sample_answer,
@@ -25,13 +26,26 @@ from dro_lab.data.twins.pararev import (
     sample_problem,
     vocabulary_texts,
 )
+from dro_lab.data.twins.protocol import TwinExample, twin
 from dro_lab.errors import UserError
+from dro_lab.models import SHIPPED_DEFAULT, knows_twins_only, shipped_policies, shipped_policy
 from dro_lab.policy import guards as guards_module
-from dro_lab.policy.build import SHIPPED, main, parse_overrides
-from dro_lab.policy.guards import Guards, check_guards, copied_share, measure, reference_probs, split_completion
+from dro_lab.policy.build import main, parse_overrides
+from dro_lab.policy.guards import (
+    LIMITS,
+    Guards,
+    check_guards,
+    checks_met,
+    limits_of,
+    measure,
+    reference_probs,
+    split_completion,
+)
 from dro_lab.policy.tokenizer import train_tokenizer
-from dro_lab.policy.warmstart import BUDGETS, Encoder, Phase, collate, draw_example, loss_of
+from dro_lab.policy.warmstart import BUDGETS, Encoder, Phase, budget, collate, loss_of
+from dro_lab.types import Row
 
+SHIPPED = shipped_policy("pararev")
 FILES = (
     "build.json",
     "chat_template.jinja",
@@ -115,27 +129,49 @@ def test_training_the_tokenizer_twice_gives_the_same_ids() -> None:
 # ------------------------------------------------------------------------------------------------ the shipped policy
 
 
-def test_the_shipped_folder_is_complete_and_small() -> None:
-    assert {path.name for path in SHIPPED.iterdir()} == set(FILES)
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 4_000_000
+@pytest.mark.parametrize("name", shipped_policies())
+def test_every_shipped_folder_is_complete_small_and_known(name: str) -> None:
+    folder = shipped_policies()[name]
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 2_000_000
+    record = json.loads((folder / "build.json").read_text(encoding="utf-8"))
+    made_for = twin(name)
+    assert record["twin"] == name
+    assert record["generator_version"] == made_for.version
+    assert record["limits"] == {key: list(pair) for key, pair in limits_of(made_for).items()}
+    check_guards(Guards(**record["guards"]), limits_of(made_for))
+    default = asdict(made_for.presets["default"])
+    assert {key: record["knobs"][key] for key in default.keys() - made_for.row_knobs} == {
+        key: default[key] for key in default.keys() - made_for.row_knobs
+    }
+    assert knows_twins_only(AutoTokenizer.from_pretrained(folder))
+    text = train_tokenizer(made_for.vocabulary_texts(), context=4096)
+    assert text.get_vocab() == AutoTokenizer.from_pretrained(folder).get_vocab()
 
 
-def test_the_shipped_policy_was_built_with_the_default_knobs() -> None:
-    record = json.loads((SHIPPED / "build.json").read_text(encoding="utf-8"))
-    default = asdict(PRESETS["default"])
-    assert record["knobs"].keys() == default.keys()
-    assert all(record["knobs"][key] == value for key, value in default.items() if key not in ROW_KNOBS)
-    check_guards(Guards(**record["guards"]))
+def test_a_data_set_without_a_policy_of_its_own_gets_pararevs() -> None:
+    assert shipped_policy("jsonl") == shipped_policy(None) == shipped_policies()[SHIPPED_DEFAULT]
+    assert {name: shipped_policy(name) for name in shipped_policies()} == shipped_policies()
+
+
+def test_a_strange_vocabulary_descends_from_no_twin() -> None:
+    assert not knows_twins_only(train_tokenizer(["other", "words"], context=64))
 
 
 @pytest.mark.slow
 def test_the_shipped_policy_holds_its_guards_when_measured_anew(tokenizer: PreTrainedTokenizerBase) -> None:
     model = AutoModelForCausalLM.from_pretrained(SHIPPED)
     assert model.config.model_type == "qwen3"
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    guards = measure(model, tokenizer, PRESETS["default"], rows=24, rollouts=8, seed=77)
-    check_guards(guards)
+    guards = measure(model, tokenizer, TWIN, PRESETS["default"], rows=24, rollouts=8, seed=77)
+    check_guards(guards, limits_of(TWIN))
     assert guards.wording_sigma < guards.reflective_sigma / 2
+
+
+def test_weights_are_stored_in_half_precision_and_loaded_in_float32() -> None:
+    with safe_open(SHIPPED / "model.safetensors", "pt") as stored:
+        assert {stored.get_tensor(name).dtype for name in stored.keys()} == {torch.float16}  # noqa: SIM118
+    model = AutoModelForCausalLM.from_pretrained(SHIPPED)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 @pytest.mark.slow
@@ -162,20 +198,47 @@ def test_the_loss_is_the_cross_entropy_with_the_grammars_distribution(encoder: E
     """Against a plain float64 computation, piece by piece."""
     model = AutoModelForCausalLM.from_pretrained(SHIPPED)
     rng = np.random.default_rng(0)
-    examples = [draw_example(PRESETS["default"], encoder, "noisy", rng) for _ in range(3)]
-    heavy = {*words.DAYS, *(str(digit) for digit in range(10))}
+    examples = [TWIN.draw(PRESETS["default"], "noisy", rng) for _ in range(3)]
+    heavy = TWIN.fact_words
     total = weights = 0.0
     with torch.no_grad():
-        loss = float(loss_of(model, collate(examples, encoder)))
+        loss = float(loss_of(model, collate(examples, encoder, heavy)))
         for example in examples:
-            ids = [*example.prompt, *(encoder.id(piece.text) for piece in example.pieces)]
+            prompt = encoder.prompt(example.prompt, thinking=example.thinking)
+            ids = [*prompt, *(encoder.id(piece.text) for piece in example.pieces)]
             logps = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
             for place, piece in list(enumerate(example.pieces))[example.first :]:
                 weight = 4.0 if piece.text.strip() in heavy else 1.0
                 for text, share in piece.options or ((piece.text, 1.0),):
-                    total -= weight * share * float(logps[len(example.prompt) + place - 1, encoder.id(text)])
+                    total -= weight * share * float(logps[len(prompt) + place - 1, encoder.id(text)])
                 weights += weight
     assert loss == pytest.approx(total / weights, rel=1e-4)
+
+
+def test_a_place_may_have_many_alternatives(encoder: Encoder) -> None:
+    """The table of targets is as wide as the widest place."""
+    texts = [piece for piece in TWIN.vocabulary_texts() if piece.startswith(" ")][:40]
+    wide = Piece(texts[0], tuple((text, 1 / 40) for text in texts))
+    prompt = [{"role": "user", "content": "Hello"}]
+    batch = collate([TwinExample(prompt, (Piece("For"), wide))], encoder, frozenset())
+    assert batch[3].shape == batch[4].shape == (2, 40)
+    assert batch[3][1].tolist() == [encoder.id(text) for text in texts]
+    assert batch[4].sum(1).tolist() == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.slow
+def test_a_start_from_a_checkpoint_keeps_what_it_knew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two steps of the last phase change little, and the record says where the policy came from."""
+    out = tmp_path / "p"
+    arguments = ["lean=0.1", "--start", str(SHIPPED), "--scale-steps", "0.02", "--out", str(out), "--no-guards"]
+    assert main([*arguments, "--threads", str(torch.get_num_threads())]) == 0
+    record = json.loads((out / "build.json").read_text(encoding="utf-8"))
+    assert [phase["name"] for phase in record["phases"]] == ["noisy"]
+    assert record["phases"][0]["steps"] == 2
+    assert record["knobs"]["lean"] == 0.1
+    assert record["start"]["knobs"]["lean"] == 0.14
+    assert record["guards"]["greedy_quality"] > 0.8
+    assert knows_twins_only(AutoTokenizer.from_pretrained(out))
 
 
 @pytest.mark.slow
@@ -199,25 +262,52 @@ def test_a_small_budget_rebuild_learns_and_its_guards_refuse_it(
     assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path / "p"))
 
 
+GOOD = Guards(
+    greedy_quality=0.95,
+    sampled_quality=0.3,
+    state_copy=0.98,
+    reflective_sigma=0.45,
+    wording_sigma=0.1,
+    unfinished=0.0,
+    checks_met=0.9,
+)
+
+
 def test_a_guard_out_of_limits_is_named_with_its_limits() -> None:
-    good = {"greedy_quality": 0.95, "sampled_quality": 0.3, "state_copy": 0.98, "reflective_sigma": 0.45}
-    check_guards(Guards(**good, wording_sigma=0.1, unfinished=0.0))
+    check_guards(GOOD)
     with pytest.raises(UserError, match=r"reflective_sigma = 0.130, must lie in \[0.3, 1.0\]"):
-        check_guards(Guards(**{**good, "reflective_sigma": 0.13}, wording_sigma=0.1, unfinished=0.0))
+        check_guards(replace(GOOD, reflective_sigma=0.13))
     with pytest.raises(UserError, match=r"sampled_quality = 0.900"):
-        check_guards(Guards(**{**good, "sampled_quality": 0.9}, wording_sigma=0.1, unfinished=0.0))
+        check_guards(replace(GOOD, sampled_quality=0.9))
 
 
-def test_copied_share_compares_the_answer_with_its_own_reasoning() -> None:
+def test_a_twins_own_limits_come_on_top() -> None:
+    assert limits_of(TWIN) == {**LIMITS, "checks_met": (0.95, 1.0)}
+    with pytest.raises(UserError, match=r"checks_met = 0.900, must lie in \[0.95, 1.0\]"):
+        check_guards(GOOD, limits_of(TWIN))
+
+
+def test_checks_met_are_held_against_what_a_good_answer_gets() -> None:
+    (row,) = make_rows(PRESETS["default"], "test", 1, seed=0)
+    assert checks_met(TWIN, row, row.reference) == [True] * len(row.columns["rubric"])
+    turned = [{**check, "expect": "no"} for check in row.columns["rubric"]]
+    unknown = [{"text": "Is it kind?"}]
+    asked = replace(row, columns={**row.columns, "rubric": [*turned, *unknown]})
+    assert checks_met(TWIN, asked, row.reference) == [False] * len(turned)
+
+
+def test_copied_compares_the_answer_with_its_own_reasoning() -> None:
+    row = Row(id="r", prompt=[], reference="", columns={"facts": [["friday", 2], ["monday", 5]]})
     reasoning = "For Ben 7\nWell up 4 friday 2\nHence down 2 monday 5\n"
-    assert copied_share(reasoning, "on friday 2, on monday 5!", ["friday", "monday"]) == [True, True]
-    assert copied_share(reasoning, "on friday 1, on sunday 5!", ["friday", "monday"]) == [False, False]
-    assert copied_share("", "on friday 1", ["friday", "monday"]) == []
+    assert copied(reasoning, "on friday 2, on monday 5!", row) == [True, True]
+    assert copied(reasoning, "on friday 1, on sunday 5!", row) == [False, False]
+    assert copied("", "on friday 1", row) == []
 
 
 def test_split_completion_takes_marks_and_end_off() -> None:
     assert split_completion("For Ben 7\n</think>\n\nAbout Ben.<|im_end|>") == ("For Ben 7\n", "About Ben.")
     assert split_completion("For Ben") == ("For Ben", "")
+    assert split_completion("a</think>\n\nAnswer: 5<|im_end|>", "Answer: ") == ("a", "5")
 
 
 @pytest.mark.parametrize(
@@ -229,6 +319,8 @@ def test_split_completion_takes_marks_and_end_off() -> None:
         (["even_tone=perhaps"], "even_tone='perhaps': must be a bool"),
         (["lean=0.9"], "lean=0.9: must lie in"),
         (["--preset", "strong"], "unknown twin preset 'strong'"),
+        (["--budget", "tune"], "--budget=tune: is the last phase alone; give the checkpoint to go on from"),
+        (["--start", "nowhere"], "--start=nowhere: holds no config.json"),
     ],
 )
 def test_bad_arguments_end_in_one_message(
@@ -239,12 +331,14 @@ def test_bad_arguments_end_in_one_message(
 
 
 def test_overrides_keep_their_kind() -> None:
-    knobs = parse_overrides("mild", ["steps_max=3", "lean=0.1", "independent=true"])
+    knobs = parse_overrides(TWIN, "mild", ["steps_max=3", "lean=0.1", "independent=true"])
     assert (knobs.steps_max, knobs.lean, knobs.independent, knobs.even_tone) == (3, 0.1, True, True)
 
 
 def test_phases_come_in_the_order_that_works() -> None:
-    for phases in BUDGETS.values():
-        assert [phase.name for phase in phases] == ["chains", "copy", "noisy"]
+    for name, phases in BUDGETS.items():
+        order = ["noisy"] if name == "tune" else ["chains", "copy", "noisy"]
+        assert [phase.name for phase in phases] == order
+        assert budget(TWIN, name) == phases
         assert all(isinstance(phase, Phase) and phase.steps > 0 for phase in phases)
     assert guards_module.LIMITS["reflective_sigma"][0] == 0.3

@@ -13,8 +13,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from dro_lab.data import pararev
-from dro_lab.data.twins.knobs import PRESETS, ROW_KNOBS, SHARED_KNOBS, ParaRevTwin, preset, twin_knobs, unmatched_knobs
-from dro_lab.data.twins.pararev import make_rows
+from dro_lab.data.twins.knobs import configured, dataset_name, policy_notes, twin_knobs, unmatched_knobs
+from dro_lab.data.twins.pararev import PRESETS, TWIN, ParaRevTwin, make_rows, preset
+from dro_lab.data.twins.pararev_knobs import ROW_KNOBS, SHARED_KNOBS
 from dro_lab.errors import UserError
 from dro_lab.models import shipped_policy
 
@@ -42,7 +43,7 @@ def test_the_knobs_of_a_configuration_are_the_presets_with_its_own() -> None:
 def test_the_shipped_yaml_asks_for_the_default() -> None:
     conf = Path(pararev.__file__).parents[2] / "conf" / "dataset"
     assert twin_knobs(OmegaConf.load(conf / "pararev.yaml")) == asdict(ParaRevTwin())
-    assert twin_knobs(OmegaConf.load(conf / "finqa.yaml")) is None
+    assert twin_knobs(OmegaConf.load(conf / "jsonl.yaml")) is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_the_command_it_names_builds_a_policy_that_matches(twin: dict[str, Any],
     assert command
     pairs = [word for word in shlex.split(command[1]) if not word.startswith("--")]
     assert ("--no-guards" in command[1]) == (twin.get("preset") == "shortcut")
-    (tmp_path / "build.json").write_text(json.dumps({"knobs": asdict(parse_overrides("default", pairs))}))
+    (tmp_path / "build.json").write_text(json.dumps({"knobs": asdict(parse_overrides(TWIN, "default", pairs))}))
     assert unmatched_knobs(knobs, tmp_path) == []
 
 
@@ -111,6 +112,33 @@ def test_another_policy_under_the_default_twin_is_said_too(tmp_path: Path) -> No
     (sentence,) = unmatched_knobs(asked(), built(tmp_path, steps_max=3))
     assert "dataset.twin.steps_max=4: the policy was built with 3" in sentence
     assert unmatched_knobs(asked(steps_max=3), tmp_path) == []
+
+
+def test_a_policy_of_another_data_sets_twin_is_told(tmp_path: Path) -> None:
+    (tmp_path / "build.json").write_text(json.dumps({"twin": "finqa", "knobs": {"lean": 0.14}}))
+    (sentence,) = policy_notes({"source": "twin"}, tmp_path)
+    assert sentence.startswith("the policy was built on the twin of finqa and knows nothing of these rows")
+    assert "model.path=null" in sentence
+    assert policy_notes({"source": "hub"}, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({}, "pararev"),
+        ({"_target_": "dro_lab.data.finqa.load"}, "finqa"),
+        ({"_target_": "dro_lab.data.jsonl.load"}, "jsonl"),
+        ({"_target_": "mine.data.finqa.load"}, None),
+        ({"_target_": "dro_lab.data.finqa.other"}, None),
+    ],
+)
+def test_the_data_set_is_told_by_its_loader(config: dict[str, Any], name: str | None) -> None:
+    assert dataset_name(config) == name
+
+
+def test_knobs_that_are_no_mapping_are_refused_with_an_example() -> None:
+    with pytest.raises(UserError, match=r"^dataset\.twin=default: must hold keys and values; .*preset=NAME"):
+        configured("pararev", "default")
 
 
 def test_a_folder_without_a_record_says_nothing(tmp_path: Path) -> None:

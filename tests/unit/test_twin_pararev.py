@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,29 @@ from hypothesis import strategies as st
 
 from dro_lab.data.pararev_prompt import render_prompt
 from dro_lab.data.twins import words
-from dro_lab.data.twins.grammar import Problem, Turn, layout, longest_reference, shortest_reference, text_of
+from dro_lab.data.twins.grammar import EOS, Problem, Turn, layout, longest_reference, shortest_reference, text_of
 from dro_lab.data.twins.pararev import (
     PRESETS,
     ROW_KNOBS,
     SPLITS,
+    TWIN,
     ParaRevTwin,
+    decide,
+    draw,
     make_row,
     make_rows,
     preset,
     quality,
+    rubric,
     sample_answer,
     sample_chain,
     sample_problem,
     split_of,
 )
+from dro_lab.data.twins.protocol import NAMES, Twin, TwinExample, twin
 from dro_lab.errors import UserError
-from dro_lab.types import Row
+from dro_lab.rubrics.checks import checks_of
+from dro_lab.types import Check, Row
 
 DEFAULT = PRESETS["default"]
 PROBLEM = Problem(("Ada", "Ben"), (3, 7), 1, (Turn(1, 4, "friday"), Turn(-1, 2, "monday")))
@@ -68,14 +75,34 @@ def test_a_row_is_a_pure_function_of_its_index(name: str) -> None:
 def test_splits_share_no_problem() -> None:
     rows = {split: {content(row) for row in make_rows(DEFAULT, split, 400, seed=0)} for split in SPLITS}
     assert all(len(found) > 390 for found in rows.values())
-    assert not rows["train"] & rows["validation"] | rows["train"] & rows["test"] | rows["validation"] & rows["test"]
+    assert len(rows) == 4
+    assert not any(rows[one] & rows[two] for one, two in combinations(SPLITS, 2))
     problems = [sample_problem(DEFAULT, "train", np.random.default_rng(seed)) for seed in range(50)]
     assert {split_of(problem) for problem in problems} == {"train"}
 
 
+def test_ood_problems_have_a_turn_that_no_other_split_has() -> None:
+    for knobs in (DEFAULT, preset("default", steps_min=3, steps_max=3), preset("default", steps_max=5)):
+        for split in ("train", "validation", "test"):
+            assert max(row.columns["steps"] for row in make_rows(knobs, split, 60, seed=0)) <= knobs.steps_max
+        for row in make_rows(knobs, "ood", 60, seed=0):
+            assert row.columns["steps"] == knobs.steps_max + 1
+            assert row.reference.count(" ") < knobs.reference_length
+            assert len({day for day, _ in row.columns["facts"]}) == knobs.steps_max + 1
+
+
+def test_a_long_problem_may_need_more_words_than_the_knob_says() -> None:
+    short = preset("default", steps_max=5, reference_length=shortest_reference(5), rare_words=0)
+    for row in make_rows(short, "ood", 10, seed=0):
+        words_and_stops = row.reference.replace(";", " ;").replace(",", " ,")[:-1].split()
+        assert len(words_and_stops) + 1 == shortest_reference(6)
+        assert quality(row.reference, row) == 1.0
+
+
+@pytest.mark.parametrize("split", ["validation", "ood"])
 @pytest.mark.parametrize("name", PRESETS)
-def test_truth_spans_pick_exactly_the_fact_digits(name: str) -> None:
-    for row in make_rows(PRESETS[name], "validation", 60, seed=1):
+def test_truth_spans_pick_exactly_the_fact_digits(name: str, split: str) -> None:
+    for row in make_rows(PRESETS[name], split, 60, seed=1):
         found = [row.reference[start:end] for start, end in row.columns["truth_spans"]]
         assert found == [str(value) for _, value in row.columns["facts"]]
         assert sum(character.isdigit() for character in row.reference) == len(found)
@@ -174,6 +201,66 @@ def test_quality_never_raises_and_stays_in_range(text: str) -> None:
     assert quality(text, FACTS) in (0.0, 0.5, 1.0)
 
 
+# ------------------------------------------------------------------------------------------------ the rubric
+
+CHECKS = rubric(PROBLEM)
+ASKED = Row(id="r", prompt=[], reference="", columns={"paragraph": PROBLEM.paragraph()})
+
+
+def test_the_rubric_asks_for_each_days_mark_the_name_and_a_revision() -> None:
+    assert [check.id for check in CHECKS] == ["mark-friday", "mark-monday", "name", "revised"]
+    assert [check.text for check in CHECKS] == [
+        "Does the text state, as a digit, the mark of the dial on friday?",
+        "Does the text state, as a digit, the mark of the dial on monday?",
+        "Does the text name Ben?",
+        "Does the text say something other than the paragraph did before its revision?",
+    ]
+    assert {check.expect for check in CHECKS} == {"yes"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdicts"),
+    [
+        ("About Ben, on friday 1, on monday 9!", [1, 1, 1, 1]),
+        ("About Ben, on friday 5, on monday 5!", [1, 1, 1, 1]),  # wrong marks: form, not truth
+        ("BEN: Friday 1; MONDAY=9", [1, 1, 1, 1]),
+        ("About Ben, on friday 1!", [1, 0, 1, 1]),
+        ("About Ben, on friday steady, on monday steady!", [0, 0, 1, 1]),  # vague
+        ("friday 1 monday 9", [1, 1, 0, 1]),
+        ("Benjamin on friday 1 monday 9", [1, 1, 0, 1]),
+        ("friday the 1st, monday the 9th", [0, 0, 0, 1]),
+        (PROBLEM.paragraph(), [0, 0, 1, 0]),  # unrevised
+        ("the dials READ  Ada 3 and Ben 7; neither moved", [0, 0, 1, 0]),  # other stops and spaces are no revision
+        ("", [0, 0, 0, 0]),
+        (" ...\n", [0, 0, 0, 0]),
+    ],
+)
+def test_verdicts_on_literal_answers(answer: str, verdicts: list[int]) -> None:
+    assert [decide(answer, ASKED, check) for check in CHECKS] == verdicts
+
+
+def test_empty_unrevised_and_vague_answers_meet_too_few_checks_to_pass_a_gate() -> None:
+    for split in SPLITS:
+        for row in make_rows(DEFAULT, split, 40, seed=0):
+            checks = checks_of(row.columns)
+            days = [day for day, _ in row.columns["facts"]]
+            name = next(check.predicate["name"] for check in checks if check.predicate and "name" in check.predicate)
+            vague = " ".join([f"About {name},", *(f"on {day} {words.VAGUE}" for day in days)])
+            for answer in ("", row.columns["paragraph"], vague):
+                assert sum(decide(answer, row, check) for check in checks) < 0.6 * len(checks)
+            assert [decide(row.reference, row, check) for check in checks] == [1] * len(checks)
+
+
+def test_a_check_of_another_rubric_is_unknown() -> None:
+    assert decide("Ben friday 1", ASKED, Check(id="x", text="Is it kind?")) == -1
+    assert decide("Ben friday 1", ASKED, Check(id="x", text="Is it kind?", predicate={"kind": "kind"})) == -1
+
+
+@given(st.text())
+def test_verdicts_never_raise(text: str) -> None:
+    assert {decide(text, ASKED, check) for check in CHECKS} <= {0, 1}
+
+
 # ------------------------------------------------------------------------------------------------ chains and answers
 
 
@@ -235,6 +322,34 @@ def test_redundant_lines_repeat_the_mark() -> None:
     chain = sample_chain(preset("default", redundant=1.0), PROBLEM, np.random.default_rng(0), error_rate=0.0)
     assert text_of(chain.pieces).count(words.AGAIN) == 2
     assert f"{words.AGAIN} 9\n" in text_of(chain.pieces)
+
+
+def test_each_phase_draws_what_it_is_to_teach() -> None:
+    def drawn(phase: str) -> list[TwinExample]:
+        rng = np.random.default_rng(0)
+        return [draw(DEFAULT, phase, rng) for _ in range(300)]
+
+    assert all(example.pieces[-1].text == "</think>" and example.first == 0 for example in drawn("chains"))
+    copied = [example for example in drawn("copy") if example.pieces[-1].text == EOS]
+    assert 0.65 < len(copied) / 300 < 0.85
+    assert all(example.pieces[example.first - 1].text == "</think>" for example in copied)
+    noisy = drawn("noisy")
+    assert all(example.pieces[-1].text == EOS for example in noisy)
+    assert 0.9 < sum(example.first == 0 and example.thinking for example in noisy) / 300 < 0.99
+    silent = [example for example in noisy if not example.thinking]
+    assert silent
+    assert all("</think>" not in text_of(example.pieces) for example in silent)
+
+
+def test_the_twin_fulfils_the_frame() -> None:
+    made: Twin = TWIN
+    assert twin("pararev") is made
+    assert NAMES[0] == made.name
+    row = made.make_row(made.presets["default"], "ood", 3, seed=0)
+    assert row == make_row(DEFAULT, "ood", 3, seed=0)
+    assert row.columns.keys() >= {"truth_spans", "steps", "rubric"}
+    assert made.quality(row.reference, row) == 1.0
+    assert not made.row_knobs & made.shared_knobs
 
 
 # ------------------------------------------------------------------------------------------------ bad input

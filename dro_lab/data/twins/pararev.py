@@ -254,7 +254,7 @@ class ParaRev:
         "a procedural twin of ParaRev: its style noise is built in, so it shows a mechanism and its size, not that "
         "every real data set has it; facts_right is the share of the required facts that the answer states rightly"
     )
-    fact_words = frozenset({*words.DAYS, *(str(digit) for digit in range(10))})
+    fact_words = frozenset({*words.DAYS, words.VAGUE, *(str(digit) for digit in range(10))})
     max_completion = 96
     limits: Mapping[str, tuple[float, float]] = {"checks_met": (0.95, 1.0)}
     make_row = staticmethod(make_row)
