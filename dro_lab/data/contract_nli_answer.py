@@ -8,6 +8,7 @@ contract does not have make the answer wrong. Nothing here raises on model outpu
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ def evidence_of(reading: Reading, *, spans: int) -> tuple[int, ...] | None:
     return tuple(numbers) if len(set(numbers)) == len(numbers) else None
 
 
+@functools.lru_cache(maxsize=4096)  # bootstrap intervals read the same answers again and again
 def parse(text: str, *, spans: int | None) -> tuple[Answer | None, str]:
     """The answer, or None and what is wrong with it ("" where nothing is).
 

@@ -32,11 +32,13 @@ class Contract:
     texts: Sequence[str]
     counts: Sequence[Counter[str]]
     holding: Counter[str]  # spans that hold a word
+    lengths: Sequence[int]  # characters of each span's line in a prompt, its end included
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Contract:
         counts = [Counter(words(text)) for text in texts]
-        return cls(texts, counts, Counter(word for count in counts for word in count))
+        lengths = [len(f"[{n}] {' '.join(text.split())}\n") for n, text in enumerate(texts)]
+        return cls(texts, counts, Counter(word for count in counts for word in count), lengths)
 
     def scores(self, hypothesis: str) -> list[float]:
         """BM25 of every span against the different words of the hypothesis."""
@@ -64,18 +66,17 @@ def choose(contract: Contract, hypothesis: str, *, limit: int | None) -> list[in
         hypothesis: the statement to judge.
         limit: most characters of the whole prompt (`render_prompt`); None shows all.
     """
-    texts = contract.texts
-    every = list(range(len(texts)))
-    if limit is None or len(render_prompt(list(enumerate(texts)), hypothesis)) <= limit:
-        return every
+    every = range(len(contract.texts))
+    empty = len(render_prompt([], hypothesis))
+    if limit is None or empty + sum(contract.lengths) <= limit:
+        return list(every)
     scores = contract.scores(hypothesis)
-    # what a span costs at most: its line, and a gap's line before it
-    cost = [len(f"[{n}] {' '.join(texts[n].split())}\n{GAP}\n") for n in every]
-    room = limit - len(render_prompt([], hypothesis)) - len(GAP) - 1
+    gap = len(f"{GAP}\n")
+    room = limit - empty - gap  # each span may need a gap's line before it, and the last one behind it
     shown: set[int] = set()
     for number in sorted(every, key=lambda n: (-scores[n], n)):
         for near in (number + step for step in NEIGHBOURS):
-            if near in every and near not in shown and cost[near] <= room:
+            if near in every and near not in shown and contract.lengths[near] + gap <= room:
                 shown.add(near)
-                room -= cost[near]
+                room -= contract.lengths[near] + gap
     return sorted(shown)
