@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
+from dro_lab.data.finqa_program import ProgramError, execute, find_program, parse
 from dro_lab.data.metrics import final_number
 from dro_lab.judges.protocol import NO, UNKNOWN, YES
 from dro_lab.types import Check, Row
@@ -75,6 +77,18 @@ def rubric(truth: float | str, *, unit: str = "") -> list[Check]:
     ]
 
 
+def program_rubric() -> list[Check]:
+    """The checks on an answer that has to be a program."""
+    return [
+        Check(
+            id="program",
+            text="Does the answer hold a FinQA program that can be run on the table?",
+            predicate={"kind": "is_a_program"},
+        ),
+        Check(id="alone", text="Is the answer nothing but a program?", predicate={"kind": "is_one_program"}),
+    ]
+
+
 def decide(answer: str, row: Row, check: Check) -> int:
     """The literal answer to the check's text: YES or NO, UNKNOWN for a check of another kind. Reads only the answer."""
     predicate = check.predicate or {}
@@ -89,6 +103,10 @@ def decide(answer: str, row: Row, check: Check) -> int:
             met = len({word.lower() for word in _YES_NO.findall(answer)}) == 1
         case "stands_alone":
             met = stands_alone(answer)
+        case "is_a_program":
+            return is_a_program(answer, row)
+        case "is_one_program":
+            met = is_one_program(answer)
         case _:
             return UNKNOWN
     return YES if met else NO
@@ -121,9 +139,34 @@ def well_posed(checks: Sequence[Check], row: Row) -> tuple[list[Check], int]:
     return met, len(checks) - len(met)
 
 
-def columns(truth: float | str, unit: str) -> dict[str, object]:
+def columns(truth: float | str, unit: str) -> dict[str, Any]:
     """What `gating=schema` reads from a row: the answer's ``unit`` and ``sign`` and the ``predicates`` to hold."""
     if isinstance(truth, str):
         return {"unit": "", "sign": "", "predicates": ["is_yes_or_no", "stands_alone"]}
     names = ["is_a_number", *(["has_unit"] if unit else []), "has_sign", "stands_alone"]
     return {"unit": unit, "sign": sign_of(truth), "predicates": names}
+
+
+PROGRAM_COLUMNS: dict[str, Any] = {"unit": "", "sign": "", "predicates": ["dro_lab.data.finqa_checks.is_a_program"]}
+"""The same for rows whose answers are programs."""
+
+
+def is_a_program(answer: Any, row: Row) -> int:
+    """YES where the last program in the answer can be run on the row's table, else NO."""
+    program = find_program(str(answer))
+    if program is None:
+        return NO
+    try:
+        execute(program, row.columns.get("table") or ())
+    except ProgramError:
+        return NO
+    return YES
+
+
+def is_one_program(answer: str) -> bool:
+    """Whether the whole answer is one program."""
+    try:
+        parse(answer)
+    except ProgramError:
+        return False
+    return True

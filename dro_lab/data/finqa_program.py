@@ -3,14 +3,15 @@
 A program is a list of steps, each one operation on two arguments:
 
 - ``add subtract multiply divide exp greater``: an argument is a number ("5829", "$ 12", "36%", "1,234.5"), a constant
-  (``const_100``, ``const_m1`` = -1) or the result of an earlier step (``#0`` is the first); ``greater`` gives yes or no;
+  (``const_100``, ``const_m1`` = -1) or the result of an earlier step (``#0`` is the first); ``greater`` gives yes or
+  no;
 - ``table_max table_min table_sum table_average``: the first argument names a row of the table by its first cell, the
   second (``none``) is not read. Of a cell counts what stands before the first "(": "-8683 ( 8683 )" is -8683.
 
 The last step's result is the answer, rounded to 5 places; *execution accuracy* asks whether it equals ``exe_ans``.
-Source: Chen et al., "FinQA" (EMNLP 2021), section 4, and the behaviour of its published evaluator. Deviations: row names
-may hold commas and brackets (its reader cuts such names apart and calls the program invalid); of two rows with one name
-the last counts, as there; a result that is no finite real number is an error, and so are words that only Python takes
+Source: Chen et al., "FinQA" (EMNLP 2021), section 4, and the behaviour of its published evaluator. Of two rows with one
+name the last counts, as there. Deviations: row names may hold commas and brackets (its reader cuts such names apart and
+calls the program invalid); a result that is no finite real number is an error, and so are words that only Python takes
 for numbers ("nan", "1_000").
 """
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "exp", "greater")
@@ -161,8 +162,7 @@ def _run(step: Step, results: Sequence[Value], rows: Mapping[str, Sequence[str]]
         if not values or None in values:
             raise ProgramError(f"{step}: the row holds {_short(str(list(cells)))}, not only numbers")
         known = [value for value in values if value is not None]
-        result = {"max": max, "min": min, "sum": sum, "average": _mean}[step.operation.removeprefix("table_")](known)
-        return _finite(step, result)
+        return _finite(step, _OF_A_ROW[step.operation](known))
     first, second = (_argument(step, text, results) for text in (step.first, step.second))
     if step.operation == "greater":
         return "yes" if first > second else "no"
@@ -203,8 +203,12 @@ def _finite(step: Step, value: object) -> float:
     return value
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+_OF_A_ROW: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "table_max": max,
+    "table_min": min,
+    "table_sum": sum,
+    "table_average": lambda values: sum(values) / len(values),
+}
 
 
 def _short(text: str) -> str:

@@ -138,7 +138,7 @@ def test_an_unknown_repository_or_revision_is_named(error, monkeypatch):
     wanted = "no data set 'a/b'" if error.startswith("Repo") else r"dataset.revision=main2"
     assert wanted in str(caught.value)
     assert "dataset.source=PATH" in str(caught.value)
-    assert "twin" not in str(caught.value)  # finqa has none
+    assert "dataset.source=twin" in str(caught.value)
 
 
 def test_without_a_network_the_message_comes_at_once_and_names_the_way_out(monkeypatch):

@@ -268,15 +268,15 @@ def test_a_bad_file_is_one_clear_message(case, tmp_path):
 @pytest.mark.parametrize(
     ("loader", "source", "wanted"),
     [
-        (jsonl, None, ["dataset.source=None", "the path of a .jsonl"]),
-        (jsonl, "twin", ["dataset.source=twin", "reads your own file"]),
-        (jsonl, "hub", ["dataset.source=hub", "reads your own file"]),
+        (jsonl, None, ["reads your own file", "a .jsonl, .json"]),
+        (jsonl, "twin", ["reads your own file", "neither a twin"]),
+        (jsonl, "hub", ["reads your own file", "nor a copy on the hub"]),
         (jsonl, "no/such.jsonl", ["dataset.source=no/such.jsonl does not exist", "no/such.jsonl)"]),
         (jsonl, 5, ["dataset.source=5"]),
         (pararev, "huub", ["dataset.source=huub is neither a known word nor an existing file", "twin, hub"]),
         (pararev, "no/such.json", ["does not exist", "use dataset.source=twin"]),
         (pararev, "", ["dataset.source=''", "twin, hub"]),
-        (finqa, "twin", ["dataset=finqa has no procedural twin", "dataset.source=hub", "dataset=pararev"]),
+        (finqa, "twinn", ["dataset.source=twinn is neither a known word nor an existing file", "twin, hub"]),
         (finqa, "test.json", ["test.json does not exist"]),
     ],
 )
