@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,12 +115,13 @@ def target(group: str, node: Any) -> Callable[..., Any]:
     return function
 
 
-def resolve(group: str, node: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The function a node names and the arguments it binds (nested ``_target_`` nodes are instantiated)."""
+def resolve(group: str, node: Any, *, leave: Collection[str] = ()) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function a node names and the arguments it binds (nested ``_target_`` nodes are instantiated), without the
+    keys of ``leave``."""
     function = target(group, node)
     bound: dict[str, Any] = {}
     for key, value in node.items():
-        if key in ("_target_", "_partial_"):
+        if key in ("_target_", "_partial_") or key in leave:
             continue
         if isinstance(value, DictConfig):
             nested = "_target_" in value
@@ -130,6 +131,43 @@ def resolve(group: str, node: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
         else:
             bound[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     return function, bound
+
+
+def bound_function(key: str, node: DictConfig, *, takes: Sequence[str]) -> Callable[..., Any]:
+    """The function that a node of a data set names, with the node's other keys bound (a class is made once).
+
+    Args:
+        key: for messages, e.g. ``dataset.metric``.
+        node: ``_target_`` and the keys to bind.
+        takes: the positional arguments that the caller gives.
+
+    Raises:
+        UserError: no such function, a key that it does not take, or it does not take the positional arguments.
+    """
+    function, bound = resolve(key, node)
+    if inspect.isclass(function):
+        made: Callable[..., Any] = instantiate_checked(key, node)
+        check_takes(key, made, takes=takes)
+        return made
+    check_takes(key, function, takes=takes)
+    _check_signature(key, function, bound, supplied=frozenset(_positional(function)[: len(takes)]), positional=True)
+    return functools.partial(function, **bound)
+
+
+def check_takes(key: str, function: Callable[..., Any], *, takes: Sequence[str]) -> None:
+    """Raise `UserError` unless the function has so many positional parameters (or ``*args``)."""
+    open_ended = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(function).parameters.values())
+    if len(_positional(function)) < len(takes) and not open_ended:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise UserError(
+            f"{key}: {name} takes ({', '.join(_positional(function))}), but is called with ({', '.join(takes)}); name "
+            "a function of these"
+        )
+
+
+def _positional(function: Callable[..., Any]) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, p in inspect.signature(function).parameters.items() if p.kind in kinds]
 
 
 def _check_signature(

@@ -69,6 +69,25 @@ class Root:
 ConfigStore.instance().store(name="root_schema", node=Root, provider="dro_lab")
 
 
+def _open(node: dict[str, Any]) -> DictConfig:
+    """A node that takes any further key: those of a function that the user names."""
+    made = OmegaConf.create(node)
+    made._set_flag("struct", False)
+    return made
+
+
+ConfigStore.instance().store(
+    name="jsonl_functions",  # what conf/dataset/jsonl.yaml starts from; in no group, so that it is no option
+    node=OmegaConf.create(
+        {
+            "metric": _open({"_target_": "dro_lab.data.metrics.reference_overlap"}),
+            "check_program": _open({"_target_": None}),
+        }
+    ),
+    provider="dro_lab",
+)
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse what can be refused before anything heavy is imported.
 

@@ -1,33 +1,41 @@
 """Your own data: any file of rows with a ``prompt`` and a ``reference``.
 
 ``prompt`` is a text (one user message) or a list of messages ``{"role": "system"|"user"|"assistant", "content": text}``
-that ends with the user's; ``reference`` is the answer to learn from. ``id`` is optional (made from the content), and
-``split`` too (``train``, ``validation``, ``test``; without it rows are split by the hash of their id). Other columns
-are kept and reach rewards, gates and metrics as ``row.columns``. A row that cannot be used is an error naming its line.
+that ends with the user's; ``reference`` is the answer to learn from. Optional: ``id`` (else made from the content),
+``split`` (``train``, ``validation``, ``test``; else the files of a folder may be named after them; else rows are split
+by the hash of their id) and ``rubric`` (at most ten checks, each a text or an object with the fields of
+`dro_lab.types.Check`; a csv cell holds them as JSON). Other columns are kept and reach rewards, gates and metrics as
+``row.columns``. A row that cannot be used is an error naming its line.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from dro_lab.components import check_takes
 from dro_lab.data import sources
 from dro_lab.data.rows import check_text_key, content_id, conversation, duplicate_id, finish, text_problem
+from dro_lab.data.split_names import SPLIT_WORDS, splits_named
 from dro_lab.data.splits import SPLITS, check_shares, split_by_source
 from dro_lab.errors import UserError
-from dro_lab.types import Metric, Provenance, Row, Task
+from dro_lab.judges.protocol import NO, UNKNOWN, YES
+from dro_lab.rubrics.checks import as_column, checks_of
+from dro_lab.types import Check, CheckProgram, Provenance, Row, Task
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
-SPLIT_NAMES = {**{split: split for split in SPLITS}, "dev": "validation", "valid": "validation", "val": "validation"}
 ROLES = ("system", "user", "assistant")
-OWN = ("prompt", "reference", "id", "split")
+OWN = ("prompt", "reference", "id", "split", "rubric")
 
 
 def load(
     *,
     source: str | None = None,
     metric: str | Callable[..., float] | None = "dro_lab.data.metrics.reference_overlap",
+    check_program: str | Callable[..., int] | None = None,
     system_prompt: str | None = None,
     answer_marker: str = "",
     shares: Mapping[str, float] = SHARES,
@@ -38,63 +46,93 @@ def load(
 
     Args:
         source: the path.
-        metric: dotted path of a function ``(answer, row) -> quality in [0, 1]``; None: no quality is computed.
+        metric: a function ``(answer, row) -> quality in [0, 1]``, or its dotted path; None: no quality is computed.
+        check_program: a function ``(answer, row, check) -> 1 yes, 0 no, -1 unknown``, or its dotted path: decides the
+            rubric's checks for ``judge=exact``, so that gates need no model.
         system_prompt: goes before prompts that have no system message of their own.
         answer_marker: stands between the closed reasoning and the answer.
-        shares: share of the rows by split, where the rows carry no ``split``.
+        shares: share of the rows by split, where neither rows nor files name one.
         sizes: cap on the rows by split, None = all.
         seed: unused; rows, their order and their splits depend on the data alone.
 
     Raises:
-        UserError: no such file, an unreadable one, a row without prompt or reference, an id used twice, a metric that
-            cannot be imported.
+        UserError: no such file, an unreadable one, a row without prompt or reference, an id used twice, a rubric
+            that is none, a function that cannot be imported.
     """
     check_text_key("system_prompt", system_prompt)
     check_text_key("answer_marker", answer_marker, optional=False)
     if source is None or source in ("twin", "hub"):
         raise UserError(
-            f"dataset.source={source}: dataset=jsonl reads your own file. Allowed: the path of a .jsonl, .json, .csv "
-            f"or .parquet file of rows with `prompt` and `reference`. Next: dataset.source=PATH."
+            "dataset=jsonl reads your own file, and has neither a twin nor a copy on the hub: it needs its path. "
+            "Allowed: a .jsonl, .json, .csv or .parquet file of rows with `prompt` and `reference`, or a folder of "
+            "these. Next: dataset.source=PATH."
         )
     shares = check_shares(shares)
-    function, metric_name = load_metric(metric)
+    quality, metric_name = load_function("metric", metric, takes=("answer", "row"))
+    program, program_name = load_function("check_program", check_program, takes=("answer", "row", "check"))
     loaded = sources.read(sources.resolve(source, dataset="jsonl", words=()))
     splits, notes = _rows(loaded, system_prompt=system_prompt, shares=shares)
     if metric_name == "reference_overlap":
         notes.insert(0, "reference_overlap is surface similarity to the reference, not a judgement of the answer")
     if loaded.unread:
         notes.append(f"files not read in {loaded.path.name}: {', '.join(loaded.unread)}")
-    return finish(
+    task = finish(
         name="jsonl",
         provenance=Provenance(dataset="jsonl", kind="file", location=str(loaded.path), sha256=loaded.sha256),
         splits=splits,
         sizes=sizes,
-        metric=function,
+        metric=quality,
         metric_name=metric_name,
         answer_marker=answer_marker,
         refused=(),
         notes=notes,
     )
+    return task if program is None else replace(task, check_program=verdicts_of(program, program_name))
 
 
-def load_metric(metric: str | Callable[..., float] | None) -> tuple[Metric | None, str]:
-    """The metric and its name. Raises `UserError` when the dotted path leads to no function."""
-    if metric is None:
+def load_function(
+    key: str, function: str | Callable[..., Any] | None, *, takes: Sequence[str]
+) -> tuple[Callable[..., Any] | None, str]:
+    """The function that ``dataset.KEY`` names, and its name ("none" for none).
+
+    Raises:
+        UserError: the dotted path leads to no function, or to one of other arguments.
+    """
+    if function is None:
         return None, "none"
-    if callable(metric):
-        return metric, str(getattr(metric, "__name__", type(metric).__name__))
-    module, _, name = str(metric).rpartition(".")
+    if callable(function):
+        named = getattr(function, "func", function)  # a partial has no name of its own
+        return function, str(getattr(named, "__name__", type(named).__name__))
+    module, _, name = str(function).rpartition(".")
     try:
-        function = getattr(importlib.import_module(module), name)
-        if not callable(function):
-            raise TypeError(f"it is a {type(function).__name__}")
-        return function, name
+        found = getattr(importlib.import_module(module), name)
+        if not callable(found):
+            raise TypeError(f"it is a {type(found).__name__}")
     except Exception as error:  # importing a user's module can fail in any way
         raise UserError(
-            f"dataset.metric={metric!r}: not a function that can be imported ({type(error).__name__}: {error}). "
+            f"dataset.{key}={function!r}: not a function that can be imported ({type(error).__name__}: {error}). "
             f"Allowed: a dotted path such as dro_lab.data.metrics.exact_match, or null. Next: check the path; a "
             f"package of yours must be installed or on PYTHONPATH."
         ) from error
+    check_takes(f"dataset.{key}={function}", found, takes=takes)
+    return found, name
+
+
+def verdicts_of(program: Callable[..., Any], name: str) -> CheckProgram:
+    """The user's program with its answers as verdicts: true and false count as yes and no, None as unknown."""
+
+    def decide(answer: str, row: Row, check: Check) -> int:
+        said = program(answer, row, check)
+        if said is None:
+            return UNKNOWN
+        if said not in (YES, NO, UNKNOWN):
+            raise UserError(
+                f"dataset.check_program={name}: gave {said!r} for row {row.id}, check {check.id!r}; must be 1 (yes), 0 "
+                "(no) or -1 (unknown). Mend its return value."
+            )
+        return int(said)
+
+    return decide
 
 
 def _rows(
@@ -104,10 +142,13 @@ def _rows(
     split_of: dict[str, str] = {}
     seen: dict[str, str] = {}
     unsplit = ""
+    own = any("split" in record.fields for record in loaded.records)
+    named = splits_named(loaded.files) if loaded.path.is_dir() and not own else None
     for name, records in loaded.files.items():
         file = str(loaded.path / name if loaded.path.is_dir() else loaded.path)
         for record in records:
             row, split = _row(record, file=file, system_prompt=system_prompt)
+            split = split or (named[name] if named else None)
             if row.id in seen:
                 raise UserError(duplicate_id(row.id, seen[row.id], _at(record, split), file=file))
             seen[row.id] = _at(record, split)
@@ -125,7 +166,11 @@ def _rows(
         return split_by_source(rows, source_of=lambda row: row.id, shares=shares)
     splits = {split: [row for row in rows if split_of[row.id] == split] for split in SPLITS}
     missing = [split for split in SPLITS if not splits[split]]
-    return splits, [f"the rows' own split has no {' and no '.join(missing)} rows"] if missing else []
+    notes = [f"splits as named: {', '.join(f'{split} = {name}' for name, split in named.items())}"] if named else []
+    if missing:
+        what = "files' own splits have" if named else "rows' own split has"
+        notes.append(f"the {what} no {' and no '.join(missing)} rows")
+    return splits, notes
 
 
 def _at(record: sources.Record, split: str | None) -> str:
@@ -160,12 +205,32 @@ def _row(record: sources.Record, *, file: str, system_prompt: str | None) -> tup
     own_id, split = fields.get("id"), fields.get("split")
     if own_id is not None and (isinstance(own_id, bool) or not isinstance(own_id, str | int) or own_id == ""):
         raise wrong("`id`", f"is {own_id!r}", "a non-empty text or a whole number, or no id at all")
-    if split is not None and (not isinstance(split, str) or split not in SPLIT_NAMES):
-        raise wrong("`split`", f"is {split!r}", ", ".join(SPLIT_NAMES))
+    if split is not None and (not isinstance(split, str) or split not in SPLIT_WORDS):
+        raise wrong("`split`", f"is {split!r}", ", ".join(SPLIT_WORDS))
     columns: dict[str, Any] = {key: value for key, value in fields.items() if key not in OWN}
+    try:
+        if checks := checks_of({"rubric": _rubric(fields.get("rubric"))}):
+            columns["rubric"] = as_column(checks)
+    except ValueError as error:
+        allowed = "a list of at most 10 checks, each a text or an object with `text`"
+        raise wrong("its rubric", f"cannot be read: {error}", allowed) from error
     row_id = str(own_id) if own_id is not None else content_id(repr(messages), fields["reference"])
     row = Row(id=row_id, prompt=messages, reference=fields["reference"], columns=columns)
-    return row, SPLIT_NAMES[split] if split else None
+    return row, SPLIT_WORDS[split] if split else None
+
+
+def _rubric(value: object) -> object:
+    """The rubric as its file means it: JSON text in a csv cell, null fields (of a table's missing keys) left out."""
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"`rubric` is a text that is no JSON ({error})") from error
+    if not isinstance(value, list):
+        return value
+    return [{k: v for k, v in each.items() if v is not None} if isinstance(each, dict) else each for each in value]
 
 
 def _messages_problem(messages: list[Any]) -> str | None:
