@@ -9,7 +9,7 @@ stands for ``Reply(text)``: an ordinary completion with that content.
 
 What the tests read afterwards:
 
-- ``server.requests``: the JSON bodies of all chat requests, in the order of arrival; ``server.headers`` beside them;
+- ``server.requests``: the JSON bodies of all chat requests, in the order of arrival; ``server.headers`` beside them (names in lower case);
 - ``server.texts``: the last message's content of each;
 - ``server.most_at_once``: how many requests were under way at the same time at most;
 - ``server.listings``: how often ``GET /v1/models`` was asked (that counts as no request).
@@ -61,6 +61,7 @@ class ScriptedServer:
         self.headers: list[Mapping[str, str]] = []
         self.listings = 0
         self.most_at_once = 0
+        self.deny: str | None = None  # a message with which every path answers 401 from now on
         self._script, self._models = script, models
         self._served = 0
         self._at_once = 0
@@ -141,6 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Silent."""
 
     def do_GET(self) -> None:
+        if self.owner.deny is not None:
+            self._send(Reply(self.owner.deny, status=401), {})
+            return
         if not self.path.endswith("/models") or self.owner._models is None:
             self._send(Reply(status=404, body=json.dumps({"error": {"message": "no such path"}})), {})
             return
@@ -156,7 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.owner.enter()
         try:
             request = json.loads(body)
-            reply = self.owner.answer(request, dict(self.headers.items()))
+            reply = self.owner.answer(request, {name.lower(): value for name, value in self.headers.items()})
+            if self.owner.deny is not None:
+                reply = Reply(self.owner.deny, status=401)
             if reply.delay:
                 self.owner.wait(reply.delay)
         finally:
