@@ -25,6 +25,7 @@ from dataclasses import dataclass
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "exp", "greater")
 TABLE = ("table_max", "table_min", "table_sum", "table_average")
 PLACES = 5
+LONGEST = 500  # characters of a step's arguments: a policy that repeats "add(" must not cost quadratic time
 
 Table = Sequence[Sequence[str]]
 Value = float | str
@@ -133,8 +134,9 @@ def _steps(text: str, start: int) -> tuple[tuple[Step, ...], int] | None:
     place: int | None = start
     while place is not None and (match := _START.match(text, place)):
         closing = _closing(text, match.end())
-        first, comma, second = text[match.end() : closing].rpartition(",")
-        if closing == len(text) or not comma or not first.strip() or not second.strip():
+        arguments = text[match.end() : closing]
+        first, comma, second = arguments.rpartition(", " if ", " in arguments else ",")
+        if closing < 0 or not comma or not first.strip() or not second.strip():
             break
         steps.append(Step(match[1], first.strip(), second.strip()))
         end = closing + 1
@@ -144,13 +146,13 @@ def _steps(text: str, start: int) -> tuple[tuple[Step, ...], int] | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the bracket closes that was opened before ``start``; the text's length where it never does."""
+    """Where the bracket closes that was opened before ``start``; -1 where it does not within `LONGEST` characters."""
     depth = 1
-    for place in range(start, len(text)):
+    for place in range(start, min(len(text), start + LONGEST)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)
         if depth == 0:
             return place
-    return len(text)
+    return -1
 
 
 def _run(step: Step, results: Sequence[Value], rows: Mapping[str, Sequence[str]]) -> Value:
