@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from dro_lab import build, components
 from dro_lab.config import GROUPS, check
 from dro_lab.data.__main__ import CONF, compose
+from dro_lab.health import build_watch
 from dro_lab.models import policy_spec
 from dro_lab.training.arguments import arguments
 from dro_lab.types import Need
@@ -37,7 +38,10 @@ def overrides(option: str) -> list[str]:
 
 def function(cfg: Any, group: str, name: str, folder: Path) -> None:
     supplied = frozenset({"needs"}) if group == "judge" else frozenset()
-    made = components.component(group, cfg[group], name=name, supplied=supplied)
+    node = build.without_refill(cfg[group]) if group == "filtering" else cfg[group]
+    if (group, name) == ("judge", "openai"):
+        node.base_url, node.model = "http://127.0.0.1:1/v1", "a-model"
+    made = components.component(group, node, name=name, supplied=supplied)
     assert made.name == made.call.func.__name__ == name
     assert all(isinstance(need, Need) for need in made.needs)
 
@@ -72,6 +76,10 @@ def tracker(cfg: Any, group: str, name: str, folder: Path) -> None:
     assert bool(made.ui_command) is (name == "mlflow")
 
 
+def monitors(cfg: Any, group: str, name: str, folder: Path) -> None:
+    build_watch(cfg.health)
+
+
 def checked(cfg: Any, group: str, name: str, folder: Path) -> None:
     """Nothing is built from these alone: `check` has read their values."""
 
@@ -83,6 +91,7 @@ BUILD: dict[str, Callable[[Any, str, str, Path], None]] = {
     "algorithm": trl,
     "model": model,
     "tracking": tracker,
+    "health": monitors,
 }
 
 
