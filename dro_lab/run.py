@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dro_lab.config import GROUPS, check
 from dro_lab.errors import UserError
 from dro_lab.explain import HELP, explain
+from dro_lab.judges.keys import refuse_keys
 
 CONF = Path(__file__).resolve().parents[1] / "conf"  # absolute: found also when `main` is imported, not run with -m
 FAILED = 1
@@ -34,11 +35,14 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 def main() -> None:
     """The command line. Bad input ends in one message and status 2, Ctrl-C in status 130, a bug in its traceback."""
     try:
+        refuse_keys(sys.argv[1:])  # before Hydra: it writes every override into the run's folder
         with _hydra_raises():
             job()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except UserError as error:
+        _refuse(str(error))
     except Exception as error:
         inside = _inside_job(error.__traceback__)
         message = None if inside else _outside(error)

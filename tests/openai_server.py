@@ -9,7 +9,8 @@ stands for ``Reply(text)``: an ordinary completion with that content.
 
 What the tests read afterwards:
 
-- ``server.requests``: the JSON bodies of all chat requests, in the order of arrival; ``server.headers`` beside them (names in lower case);
+- ``server.requests``: the JSON bodies of all chat requests, in the order of arrival; ``server.headers`` beside them, by
+  names in lower case;
 - ``server.texts``: the last message's content of each;
 - ``server.most_at_once``: how many requests were under way at the same time at most;
 - ``server.listings``: how often ``GET /v1/models`` was asked (that counts as no request).

@@ -17,6 +17,7 @@ from dro_lab.errors import UserError
 from dro_lab.judges.agreement import Agreement
 from dro_lab.judges.common import refuse_unverifiable
 from dro_lab.judges.endpoint import Call, Endpoint, Settings, output_limit
+from dro_lab.judges.keys import KEY_IN_CONFIGURATION
 from dro_lab.judges.prompts import check_prompt, pair_prompt
 from dro_lab.judges.protocol import UNKNOWN, Pair, Question
 from dro_lab.judges.replies import PREFERENCES, VERDICTS, choice_of, schema
@@ -87,10 +88,7 @@ OURS = ("model", "messages", "response_format", "stream", "n", "api_key", "extra
 def check(*, show_query: bool = True, api_key: object = None, **keys: Any) -> None:
     """Raises `UserError` for values that make no sense, before anything is sent."""
     if api_key is not None:
-        raise UserError(
-            "judge.api_key: a key must not stand in the configuration, which is recorded; export it, for example as "
-            "OPENAI_API_KEY, and name the variable with judge.api_key_env"
-        )
+        raise UserError(KEY_IN_CONFIGURATION)
     flag("judge.show_query", show_query, todo="true is the default")
     unknown = sorted(set(keys) - set(Settings.__dataclass_fields__))
     if unknown:

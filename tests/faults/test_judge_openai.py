@@ -14,10 +14,12 @@ from dro_lab.components import component
 from dro_lab.errors import UserError
 from dro_lab.judges.endpoint import Call, Endpoint, Settings
 from dro_lab.judges.faults import retry_after
+from dro_lab.judges.keys import refuse_keys
 from dro_lab.judges.openai import OpenAIJudge
 from dro_lab.judges.protocol import NO, UNKNOWN, YES, Pair, Question
 from dro_lab.judges.replies import PREFERENCES, VERDICTS, choice_of
 from dro_lab.types import Check, Need, Provenance, Row, Stat, Task
+from tests.cli_fixture import assert_refused, run_main
 from tests.openai_server import Reply, ScriptedServer, json_reply
 
 KEY = "sk-test-0123456789abcdef"
@@ -556,6 +558,22 @@ def test_bad_values_are_refused_before_anything_is_sent(values, words):
     text = refused(**values)
     assert words in text
     assert KEY not in text
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"judge.api_key={KEY}", f"+judge.api_key={KEY}", f"++judge.options.api_key={KEY}", f"judge={{api_key: {KEY}}}"],
+)
+def test_a_key_on_the_command_line_reaches_no_file_and_no_message(tmp_path, monkeypatch, override):
+    monkeypatch.chdir(tmp_path)
+    ended = run_main(["judge=openai", override, "hydra.run.dir=run"])
+    assert_refused(ended, tmp_path, ["judge.api_key: a key must not stand in the configuration"])
+    assert KEY not in ended.text
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_name_of_the_variable_is_no_key():
+    refuse_keys(["judge.api_key_env=OPENAI_API_KEY", "judge.api_key_env=null", "judge.model=x"])
 
 
 def test_the_client_is_not_imported_before_it_is_needed():

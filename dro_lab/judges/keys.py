@@ -1,0 +1,20 @@
+"""Keys stand in the environment alone: a configuration is recorded, printed and shared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from dro_lab.errors import UserError
+
+KEY_IN_CONFIGURATION = (
+    "judge.api_key: a key must not stand in the configuration, which is recorded; export it, for example as "
+    "OPENAI_API_KEY, and name the variable with judge.api_key_env"
+)
+GIVEN = re.compile(r"api_?key\W*[=:]|authorization\W*[=:]", re.IGNORECASE)
+
+
+def refuse_keys(arguments: Sequence[str]) -> None:
+    """Raises `UserError` where an override would put a key into the configuration; the key is not shown."""
+    if any(GIVEN.search(argument) for argument in arguments):
+        raise UserError(KEY_IN_CONFIGURATION)
