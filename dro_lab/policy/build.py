@@ -35,7 +35,6 @@ from dro_lab.policy.guards import Guards, check_guards, limits_of, measure
 from dro_lab.policy.tokenizer import train_tokenizer
 from dro_lab.policy.warmstart import BUDGETS, Encoder, Phase, budget, warm_start
 
-SHIPPED = Path(__file__).parent
 CONTEXT = 4096
 ARCHITECTURE: Mapping[str, Any] = {
     "hidden_size": 128,

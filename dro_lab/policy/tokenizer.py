@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny policy: byte-level BPE trained on the twin's words, with Qwen3-like special tokens."""
+"""The tokenizer of a tiny policy: byte-level BPE trained on its twin's words, with Qwen3-like special tokens."""
 
 from __future__ import annotations
 

@@ -40,13 +40,13 @@ def build(share: float, bonus: float, out: Path, *, steps_scale: float = 1.0) ->
     """Build one policy into ``out`` and measure it, unless it stands there already; returns `measure`'s figures."""
     stored = out / FIGURES
     knobs = preset("shortcut", shortcut_share=share, shortcut_bonus=bonus)
-    wanted = {"knobs": asdict(knobs), "generator_version": TWIN.version}
+    phases = [replace(phase, steps=round(phase.steps * steps_scale)) for phase in budget(TWIN, "tune")]
+    wanted = {"knobs": asdict(knobs), "generator_version": TWIN.version, "phases": [asdict(phase) for phase in phases]}
     if stored.is_file():
         found: dict[str, Any] = json.loads(stored.read_text())
-        if {key: found[key] for key in wanted} == wanted:
+        if {key: found.get(key) for key in wanted} == wanted:
             return found
     torch.set_num_threads(1)
-    phases = [replace(phase, steps=round(phase.steps * steps_scale)) for phase in budget(TWIN, "tune")]
     policy.build(
         out, made_for=TWIN, knobs=knobs, phases=phases, start=shipped_policy(TWIN.name), guard_rows=8, enforce=False
     )
