@@ -1,67 +1,168 @@
-"""Alarms and the clock: what a run says of itself while it goes on."""
+"""What watches a run: the observer with health monitors that warn or stop, and the clock."""
 
-import math
+from __future__ import annotations
+
+import io
+import json
 import time
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from dro_lab.training.alarms import Alarms
+from dro_lab.console import RunConsole
+from dro_lab.evaluation.evaluate import Evaluator
+from dro_lab.health import Watch
+from dro_lab.health.finding import Finding
+from dro_lab.health.watch import Watched
+from dro_lab.judges.none import NoJudge
+from dro_lab.record import RunRecord
+from dro_lab.record.read import headline_rows, load_run
+from dro_lab.tracking.none import NoTracker
 from dro_lab.training.clock import PartClock
-
-HEALTHY = {
-    "loss": 0.01,
-    "grad_norm": 0.3,
-    "entropy": 0.6,
-    "rollouts/truncated_share": 0.1,
-    "rollouts/malformed_share": 0.0,
-    "rollouts/reasoning_tokens": 20.0,
-    "groups/zero_signal_share": 0.2,
-    "rollouts/kept_share": 1.0,
-    "reward/unscorable_share": 0.0,
-}
-
-FAULTS = {
-    "truncated": ({"rollouts/truncated_share": 0.6}, "completion limit"),
-    "malformed": ({"rollouts/malformed_share": 0.6}, "never close their reasoning"),
-    "zero_signal": ({"groups/zero_signal_share": 1.0}, "spread in its rewards"),
-    "starved": ({"rollouts/kept_share": 0.0}, "dropped by gate, filter or mask"),
-    "unscorable": ({"reward/unscorable_share": 0.9}, "could not be scored"),
-    "non-finite": ({"grad_norm": math.nan}, "not finite"),
-    "entropy": ({"entropy": 0.001}, "stopped exploring"),
-    "short reasoning": ({"rollouts/reasoning_tokens": 4.0}, "reasoning shrank from 20 to 4"),
-}
+from dro_lab.training.observer import RunObserver
+from dro_lab.types import Provenance, Task
+from tests.lab_fixture import ROWS, trainer
+from tests.record_fixture import summary
+from tests.unit.test_evaluation_settings import settings
 
 
-def test_a_healthy_run_is_left_in_peace():
-    alarms = Alarms()
-    assert [alarms.step(HEALTHY) for _ in range(30)] == [[]] * 30
-    assert alarms.evaluation(0.5, 0.45) == []
+def from_call(nth: int, key: str):
+    """A monitor that fires from the ``nth`` time on that it sees ``key``."""
+
+    def monitor(state, metrics):
+        seen = state.get("seen", 0) + (key in metrics)
+        return Finding(value=1.0, message="it is bad") if seen >= nth else None, {"seen": seen}
+
+    return monitor
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_said_once_and_in_words(fault):
-    change, words = FAULTS[fault]
-    alarms = Alarms()
-    alarms.step(HEALTHY)
-    said = [message for _ in range(10) for message in alarms.step({**HEALTHY, **change})]
-    assert len(said) == 1
-    assert words in said[0]
+class Told(NoTracker):
+    """A tracker that remembers."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict] = []
+        self.parts: list[tuple] = []
+
+    def metrics(self, values, *, step):
+        self.steps.append(dict(values))
+
+    def evaluation(self, estimates, *, step, split, decoding="sampled"):
+        self.parts.append((step, split, decoding))
 
 
-def test_five_steps_without_signal_must_be_in_a_row():
-    alarms = Alarms()
-    bad = {**HEALTHY, "groups/zero_signal_share": 1.0}
-    assert [alarms.step(metrics) for metrics in [*[bad] * 4, HEALTHY, *[bad] * 4]] == [[]] * 9
+class Lab:
+    """A run of 4 steps over a tiny policy, evaluated every 2, watched by one monitor."""
+
+    def __init__(self, folder: Path, monitor, action: str, **changes) -> None:
+        self.record, self.tracker, self.out = RunRecord(folder), Told(), io.StringIO()
+        chosen = settings(samples=2, prompts=2, bootstrap=5, also=["ood"], every=2)
+        self.observer = RunObserver(
+            record=self.record,
+            tracker=self.tracker,
+            console=RunConsole(Console(file=self.out, width=200)),
+            clock=PartClock(),
+            evaluator=lambda: Evaluator(
+                sample=self.trainer.sample,
+                scoring=self.trainer.scoring,
+                model=lambda: self.trainer.policy,
+                rows={"validation": ROWS[:2], "ood": ROWS[2:4]},
+                task=Task(
+                    name="t",
+                    provenance=Provenance(dataset="t", kind="file", location="f"),
+                    splits={},
+                    metric=None,
+                    metric_name="m",
+                ),
+                judge=NoJudge(),
+                settings=chosen,
+            ),
+            watch=Watch(monitors=[Watched(name="bad", action=action, call=monitor)]),
+            tokenizer=None,
+            every=2,
+            planned=4,
+            token_rows=0,
+            **{"counts": lambda: {"requests": 7}, **changes},
+        )
+        made = trainer(
+            folder / "trainer",
+            observer=self.observer.rollouts,
+            extra={"callbacks": [self.observer]},
+            max_steps=4,
+        )
+        self.trainer = made
+        self.observer.tokenizer = made.scoring.tokenizer
+        self.observer.run_evaluation(0)
+        made.train()
+        self.record.close()
+
+    @property
+    def metrics(self) -> list[dict]:
+        return [json.loads(line) for line in (self.record.folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_held_out_quality_that_falls_is_said():
-    alarms = Alarms()
-    assert "fell from 0.60 to 0.40" in alarms.evaluation(0.4, 0.6)[0]
-    assert alarms.evaluation(0.3, 0.6) == []
+MAIN = [("validation", "sampled")]
+ALL = [*MAIN, ("validation", "greedy"), ("ood", "sampled"), ("ood", "greedy")]
 
 
-def test_a_metric_that_is_missing_raises_nothing():
-    assert Alarms().step({}) == []
+def at(step: int, parts: list) -> list[tuple]:
+    return [(step, *part) for part in parts]
+
+
+def test_a_monitor_that_warns_is_said_once_and_the_run_goes_on(tmp_path):
+    lab = Lab(tmp_path / "run", from_call(2, "loss"), "warn")
+    assert lab.observer.steps_done == 4
+    assert lab.observer.stopped is None
+    assert [(alarm.step, alarm.monitor, alarm.action) for alarm in lab.observer.alarms] == [(2, "bad", "warn")]
+    assert lab.out.getvalue().count("it is bad") == 1
+    assert [row["health/bad"] for row in lab.metrics] == [0, 1, 1, 1]
+    assert [values["health/bad"] for values in lab.tracker.steps] == [0, 1, 1, 1]
+    assert [row["judge/requests"] for row in lab.metrics] == [7] * 4
+    assert lab.tracker.parts == [*at(0, ALL), *at(2, MAIN), *at(4, ALL)], "extras before and after only"
+    lines = [line for line in lab.out.getvalue().splitlines() if line.startswith("step") and "reward" in line]
+    assert [line.count("! bad") for line in lines] == [0, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_extras_at_every_evaluation_where_asked_for(tmp_path):
+    lab = Lab(tmp_path / "run", from_call(99, "loss"), "warn", extras_every=True)
+    assert lab.tracker.parts == [*at(0, ALL), *at(2, ALL), *at(4, ALL)]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "step", "parts"),
+    [
+        (from_call(1, "loss"), 1, [*at(0, ALL), *at(1, ALL)]),
+        (from_call(2, "loss"), 2, [*at(0, ALL), *at(2, ALL)]),
+        # an evaluation's own finding: its extras come once it is known to be the last
+        (
+            lambda s, m: (Finding(value=1, message="it is bad") if "loss" not in m else None, s),
+            2,
+            [*at(0, ALL), *at(2, ALL)],
+        ),
+    ],
+    ids=["step", "step with an evaluation", "evaluation"],
+)
+def test_a_monitor_that_stops_ends_the_training_evaluated_and_said(tmp_path, monitor, step, parts):
+    lab = Lab(tmp_path / "run", monitor, "stop")
+    assert lab.observer.steps_done == len(lab.metrics) == step
+    assert lab.observer.stopped == f"health.bad at step {step}: it is bad"
+    assert lab.tracker.parts == parts
+    assert "health.bad.action=stop: training ends here" in lab.out.getvalue()
+    lab.record.summary(summary(status="stopped", stopped=lab.observer.stopped, alarms=lab.observer.alarms, steps=step))
+    found = load_run(tmp_path / "run")
+    assert found.summary["alarms"] == [{"step": step, "message": "it is bad", "monitor": "bad", "action": "stop"}]
+    assert found.all_evals["step"].drop_duplicates().tolist() == [0, step]
+    assert set(found.evals["decoding"]) == {"sampled"}
+    assert set(found.evals["split"]) == {"validation"}
+    assert len(found.evals) == len(headline_rows(found.all_evals)) < len(found.all_evals)
+
+
+def test_a_finding_at_the_last_step_stops_nothing(tmp_path):
+    lab = Lab(tmp_path / "run", from_call(4, "loss"), "stop")
+    assert lab.observer.steps_done == 4
+    assert lab.observer.stopped is None
+    assert [alarm.step for alarm in lab.observer.alarms] == [4]
 
 
 def test_parts_of_the_clock_add_up_and_an_inner_part_pauses_the_outer():
