@@ -183,6 +183,7 @@ def make_row(knobs: FinqaTwin, split: str, index: int, *, seed: int) -> Row:
             "answer": reference,
             "program": program,
             "exe_ans": truth,
+            "executed": True,
             **finqa_checks.columns(truth, problem.unit),
             "rubric": as_column(finqa_checks.rubric(truth, unit=problem.unit)),
             "truth_spans": [[0, len(stated)]],
