@@ -40,10 +40,20 @@ def uniform_weights(mask_PR: Tensor) -> Tensor:
     return mask_PR.float() / mask_PR.sum(-1, keepdim=True).clamp(min=1)
 
 
-def group_sigma(values_PGR: Tensor, mask_PR: Tensor) -> Tensor:
-    """Population standard deviation over the group, (P, R); below `SIGMA_FLOOR` and outside the mask it is 0."""
+def group_sigma(values_PGR: Tensor, mask_PR: Tensor, *, floor: float = SIGMA_FLOOR) -> Tensor:
+    """Population standard deviation over the group, (P, R); below ``floor`` and outside the mask it is 0."""
     sigma_PR = values_PGR.std(dim=1, correction=0)
-    return sigma_PR.where(mask_PR & (sigma_PR >= SIGMA_FLOOR), 0.0)
+    return sigma_PR.where(mask_PR & (sigma_PR >= floor), 0.0)
+
+
+def sigma_weights(sigma_PR: Tensor, mask_PR: Tensor, *, omega: float, weighting: str) -> Tensor:
+    """R3's token weights, (P, R): sigma^omega or exp(omega sigma), summing to 1 where a group has any; else 0."""
+    if weighting == "exp":
+        scores_PR = (omega * sigma_PR).masked_fill(~mask_PR, -torch.inf)
+        return scores_PR.softmax(-1).nan_to_num(0.0)
+    # softmax(omega * log sigma): no power of a small sigma can vanish, and sigma 0 has weight 0 even at omega 0
+    scores_PR = (omega * sigma_PR.log()).masked_fill(sigma_PR == 0, -torch.inf)
+    return scores_PR.softmax(-1).nan_to_num(0.0)
 
 
 def sigma_bar(sigma_PR: Tensor, mask_PR: Tensor, *, share: float = 0.1) -> Tensor:

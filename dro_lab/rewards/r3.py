@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from dro_lab import checks
 from dro_lab.errors import UserError
-from dro_lab.rewards._tokens import finite_mean, group_sigma, masked_mean, reference_tokens, sigma_bar
+from dro_lab.rewards._tokens import finite_mean, group_sigma, masked_mean, reference_tokens, sigma_bar, sigma_weights
 from dro_lab.types import Need, Rewards, RolloutGroups, Stat, TokenStats
 
 
@@ -42,7 +39,7 @@ def r3(
     clipped_PGR = probs_PGR.clamp(clip_low, clip_high)
     sigma_PR = group_sigma(clipped_PGR if sigma_on == "clipped" else probs_PGR, mask_PR)
     signal_P = sigma_PR.amax(-1) > 0
-    weights_PR = _weights(sigma_PR, mask_PR, omega, weighting).where(signal_P[:, None], 0.0)
+    weights_PR = sigma_weights(sigma_PR, mask_PR, omega=omega, weighting=weighting).where(signal_P[:, None], 0.0)
     weighted_PG = (weights_PR[:, None] * clipped_PGR).sum(-1)
     flat_P1 = masked_mean(clipped_PGR, mask_PR).mean(-1, keepdim=True)
     counted_PGR = mask_PR[:, None].expand_as(probs_PGR)
@@ -61,15 +58,6 @@ def r3(
             "clipped_high_share": finite_mean((probs_N > clip_high).float()),
         },
     )
-
-
-def _weights(sigma_PR: Tensor, mask_PR: Tensor, omega: float, weighting: str) -> Tensor:
-    if weighting == "exp":
-        scores_PR = (omega * sigma_PR).masked_fill(~mask_PR, -torch.inf)
-        return scores_PR.softmax(-1).nan_to_num(0.0)
-    # softmax(omega * log sigma): no power of a small sigma can vanish, and sigma 0 has weight 0 even at omega 0
-    scores_PR = (omega * sigma_PR.log()).masked_fill(sigma_PR == 0, -torch.inf)
-    return scores_PR.softmax(-1).nan_to_num(0.0)
 
 
 def needs(**_: Any) -> frozenset[Need]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from dro_lab.build import without_refill
 from dro_lab.components import REFERENCE_NEED, component
+from dro_lab.data.__main__ import compose
 from dro_lab.types import FilterResult, GateResult, Rewards
 from tests.contract import laws
 from tests.contract.laws import LAWS, Subject
@@ -34,8 +36,17 @@ EXTRA = {
 SHIPPED = [(group, path.stem) for group in CALLS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
+@cache
+def chosen(group: str, name: str):
+    """The group's node; composed by Hydra where its yaml is made of others."""
+    node = OmegaConf.load(CONF / group / f"{name}.yaml")
+    if "defaults" in node:
+        node = OmegaConf.create(OmegaConf.to_container(compose([f"{group}={name}"])[group], resolve=True))
+    return node
+
+
 def subject_of(group: str, name: str, **changes) -> Subject:
-    node = OmegaConf.merge(OmegaConf.load(CONF / group / f"{name}.yaml"), changes)
+    node = OmegaConf.merge(chosen(group, name), changes)
     default = REFERENCE_NEED if group == "reward" else frozenset()
     node = without_refill(node) if group == "filtering" else node  # keys that the trainer reads
     part = component(group, node, name=name, default_needs=default)
@@ -69,9 +80,26 @@ def test_every_variant_of_r3_obeys(changes, law):
     law(subject_of("reward", "r3", **changes))
 
 
+REWARD_VARIANTS = [
+    ("r3_v1", {"masked_baseline": False}),
+    ("r3_v1", {"masked_baseline": False, "self_influence": True, "reflective_share": 0.3, "include_eos": True}),
+    ("r3_v1", {"length_beta": 0.5, "weighting": "exp", "omega": 4.0}),
+    ("rouge", {"stemmer": True}),
+    ("mix", {"normalise": "group"}),
+    ("mix", {"parts": {"v": {"weight": -0.5, "reward": {"_target_": "dro_lab.rewards.verifier.verifier"}}}}),
+]
+
+
+@pytest.mark.parametrize(("variant", "law"), itertools.product(REWARD_VARIANTS, [*LAWS, *EXTRA["reward"]]))
+def test_every_variant_of_a_reward_obeys(variant, law):
+    name, changes = variant
+    law(subject_of("reward", name, **changes))
+
+
 FILTER_VARIANTS = [
     ("r3_variance", {"tau": 0.3}),
-    ("r3_variance", {"tau": 0.25, "sigma_on": "raw", "include_eos": True, "top_share": 1.0}),
+    ("r3_variance", {"tau": 0.2, "sigma_on": "raw", "include_eos": True, "top_share": 1.0}),
+    ("rank", {"top_k": 33, "worst_share": 0.2}),
 ]
 
 
@@ -99,7 +127,7 @@ def test_conf_is_discovered():
     assert {("reward", "r3"), ("gating", "none"), ("filtering", "none"), ("advantage", "group_norm")} <= set(SHIPPED)
 
 
-@pytest.mark.parametrize("name", ["r3", "avg_prob", "avg_logprob", "seq_prob", "verifier"])
+@pytest.mark.parametrize("name", ["r3", "r3_v1", "avg_prob", "avg_logprob", "seq_prob", "verifier"])
 def test_rewards_of_tokens_and_verdicts_ignore_masks_as_documented(name):
     step = a_step()
     subject = subject_of("reward", name)

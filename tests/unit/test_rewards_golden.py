@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dro_lab.types import TokenStats
-from tests.golden.make_golden import FOLDER, NAMES, golden
+from tests.golden.make_golden import FOLDER, NAMES, REWARDS, TEXTS, golden
 from tests.tiny_step import groups_of, stats_of
 
 
@@ -29,7 +30,7 @@ def test_the_store_is_what_the_independent_implementation_gives(name):
             assert row == pytest.approx(row_again, rel=1e-9) if None not in row else row == row_again
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "verifier"])
+@pytest.mark.parametrize("name", REWARDS)
 def test_rewards_equal_their_golden_values(name):
     store = stored(name)
     stats = stats_of(store["probabilities"])
@@ -43,6 +44,51 @@ def test_rewards_equal_their_golden_values(name):
             want = torch.zeros(got.token_weights_PR.shape[1])
             want[: len(weights)] = torch.tensor(weights)
             torch.testing.assert_close(got.token_weights_PR[p], want, atol=1e-6, rtol=1e-5)
+
+
+def written(store, *, with_probabilities=True):
+    """Groups with the store's texts, and its statistics."""
+    groups = replace(groups_of(4, 6), references_P=store["references"], answers_PG=store["answers"])
+    if not with_probabilities:
+        return groups, TokenStats()
+    stats = stats_of(store["probabilities"])
+    masked = stats_of(store["masked"]).reference_logps_PGR if "masked" in store else None
+    return groups, replace(stats, masked_logps_PGR=masked)
+
+
+def test_rouge_equals_its_golden_values():
+    store = stored("rouge")
+    got = function("rouge")(*written(store, with_probabilities=False))
+    torch.testing.assert_close(got.outcome_PG, torch.tensor(store["cases"][0]["outcome"]), atol=1e-6, rtol=1e-6)
+
+
+def test_r3_v1_equals_its_golden_values():
+    store = stored("r3_v1")
+    groups, stats = written(store)
+    for case in store["cases"]:
+        got = function("r3_v1")(groups, stats, **case["arguments"])
+        torch.testing.assert_close(got.outcome_PG, torch.tensor(case["outcome"]), atol=1e-5, rtol=1e-5)
+        for p, weights in enumerate(case["weights"]):
+            want = torch.zeros(got.token_weights_PR.shape[1])
+            want[: len(weights)] = torch.tensor(weights)
+            torch.testing.assert_close(got.token_weights_PR[p], want, atol=1e-5, rtol=1e-5)
+
+
+def test_mix_equals_its_golden_values():
+    store = stored("mix")
+    groups, stats = written(store)
+    for case in store["cases"]:
+        parts = {
+            name: {"weight": weight, "reward": {"_target_": f"dro_lab.rewards.{name}.{name}"}}
+            for name, weight in case["arguments"]["weights"].items()
+        }
+        got = function("mix")(groups, stats, parts=parts, normalise=case["arguments"]["normalise"])
+        torch.testing.assert_close(got.outcome_PG, torch.tensor(case["outcome"]), atol=1e-5, rtol=1e-4)
+
+
+def test_every_reward_has_its_golden_values():
+    shipped = {path.stem for path in (FOLDER.parents[1] / "conf" / "reward").glob("*.yaml")}
+    assert shipped == set(NAMES) == {*REWARDS, *TEXTS, "verifier"}
 
 
 def test_verifier_equals_its_golden_values():
