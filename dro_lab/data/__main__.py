@@ -17,8 +17,8 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 USAGE = """\
 usage: python -m dro_lab.data dataset=NAME [dataset.source=twin|hub|PATH] [model=NAME] [KEY=VALUE ...] [--json]
 
-Shows the rows by split, where they come from, the first prompt as the policy sees it, token lengths, and every refused
-row with its reason. --json prints the same as one JSON document."""
+Shows the rows by split, where they come from, what was cut, rubrics, the first prompt as the policy sees it, token
+lengths, and every refused row with its reason. --json prints the same as one JSON document."""
 
 
 def compose(overrides: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""What a data set holds, as the policy will see it: counts, provenance, the first row, token lengths, refused rows."""
+"""What a data set holds, as the policy will see it: counts, provenance, rubrics, the first row, lengths, refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, TextIO
 
 from dro_lab.data.fit import Lengths, fit_rows, render, row_lengths
 from dro_lab.data.rows import summarise
-from dro_lab.types import RefusedRow, Task
+from dro_lab.rubrics.checks import checks_of
+from dro_lab.types import RefusedRow, Row, Task
 
 SHOWN_PER_REASON = 20
 THOUSANDS = 1000
@@ -57,8 +58,11 @@ def inspect_task(
         "model": model,
         "context": context,
         "max_completion": max_completion,
+        "corpus_metric": fitted.corpus_metric is not None,
+        "checked_by": _checked_by(fitted),
         "rows": {split: len(split_rows) for split, split_rows in fitted.splits.items()},
         "refused_rows": len(fitted.refused),
+        "rubrics": {split: _rubrics(split_rows) for split, split_rows in fitted.splits.items()},
         "tokens": _lengths(lengths),
         "first": first
         and {
@@ -66,6 +70,10 @@ def inspect_task(
             "id": first[1].id,
             "prompt": render(first[1].prompt, tokenizer, chat_template_kwargs=chat_template_kwargs),
             "reference": first[1].reference,
+            "rubric": [
+                {"text": check.text, "weight": check.weight, "expect": check.expect}
+                for check in checks_of(first[1].columns)
+            ],
         },
         "refused_by_reason": summarise(fitted.refused),
         "refused": [{"where": row.where, "reason": row.reason} for row in fitted.refused],
@@ -110,6 +118,10 @@ def print_tables(seen: Mapping[str, Any], stream: TextIO) -> None:
     for note in seen["notes"]:
         console.print(f"note      {note}", soft_wrap=True)
     table("Rows", ["split", "rows"], [*seen["rows"].items(), ("refused", seen["refused_rows"])])
+    if any(part["rows"] for part in seen["rubrics"].values()):
+        columns = {"rows": "rows with one", "without": "without", "checks_mean": "checks a row", "pitfalls": "pitfalls"}
+        rubrics = [(split, *(part[key] for key in columns)) for split, part in seen["rubrics"].items()]
+        table(f"Rubrics (decided by {seen['checked_by']})", ["split", *columns.values()], rubrics)
     if seen["tokens"]:
         keys = ("min", "median", "max")
         lengths = [(name, *(part[key] for key in keys)) for name, part in seen["tokens"].items()]
@@ -118,12 +130,31 @@ def print_tables(seen: Mapping[str, Any], stream: TextIO) -> None:
         first = seen["first"]
         text(f"First row ({first['split']}, id {first['id']}), the prompt as the policy sees it", first["prompt"])
         text("Its reference", first["reference"])
+        if first["rubric"]:
+            checks = [(check["expect"], f"{check['weight']:g}", check["text"]) for check in first["rubric"]]
+            table("Its rubric", ["a good answer gets", "weight", "check"], checks)
     if seen["refused"]:
         table("Refused", ["rows", "reason"], [(n, reason) for reason, n in seen["refused_by_reason"].items()])
         shown, hidden = _shown([RefusedRow(**row) for row in seen["refused"]])
         table("Refused rows", ["where", "reason"], [(row.where, row.reason) for row in shown])
         if hidden:
             console.print(f"and {hidden} more (of {seen['refused_rows']}); --json lists all")
+
+
+def _checked_by(task: Task) -> str:
+    """Who can answer the rubric's checks."""
+    return "the data set's program (judge=exact)" if task.check_program else "a judge (judge=openai or judge=policy)"
+
+
+def _rubrics(rows: Sequence[Row]) -> dict[str, float]:
+    """How many rows carry a rubric, the mean number of its checks, and how many checks are pitfalls in all."""
+    rubrics = [checks for row in rows if (checks := checks_of(row.columns))]
+    return {
+        "rows": len(rubrics),
+        "without": len(rows) - len(rubrics),
+        "checks_mean": round(statistics.fmean(map(len, rubrics)), 2) if rubrics else 0.0,
+        "pitfalls": sum(check.weight < 0 for checks in rubrics for check in checks),
+    }
 
 
 def _lengths(lengths: Sequence[Lengths]) -> dict[str, dict[str, float]]:

@@ -102,13 +102,76 @@ def test_the_closing_of_the_reasoning_counts_as_in_a_run(rows, policy, capsys):
     assert needed[" " * 10] - needed["  "] == more
 
 
+def test_rubrics_are_counted_by_split_and_the_first_is_shown(rows, policy, capsys):
+    pitfall = {"text": "Names B?", "weight": -2, "expect": "no"}
+    rubrics = [["Names A?"], ["Names A?", pitfall], None, None]
+    splits = ["train", "train", "train", "test"]
+    made = [
+        {"id": n, "prompt": "q", "reference": f"a{n}", "rubric": rubric, "split": split}
+        for n, (rubric, split) in enumerate(zip(rubrics, splits, strict=True))
+    ]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in made))
+    assert main([*overrides(rows, policy), "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["rubrics"]["train"] == {"rows": 2, "without": 1, "checks_mean": 1.5, "pitfalls": 1}
+    assert seen["rubrics"]["test"] == {"rows": 0, "without": 1, "checks_mean": 0.0, "pitfalls": 0}
+    assert seen["first"]["rubric"] == [{"text": "Names A?", "weight": 1.0, "expect": "yes"}]
+    assert main(overrides(rows, policy)) == 0
+    shown = capsys.readouterr().out
+    assert "Rubrics (decided by a judge (judge=openai or judge=policy))" in shown
+    assert re.search(r"^train +2 +1 +1\.5 +1", shown, re.MULTILINE)
+    assert re.search(r"^yes +1 +Names A\?", shown, re.MULTILINE)
+
+
+def test_rows_without_rubrics_show_no_table_of_them(rows, policy, capsys):
+    assert main(overrides(rows, policy)) == 0
+    shown = capsys.readouterr().out
+    assert "Rubrics (" not in shown
+    assert "Its rubric" not in shown
+
+
+def test_what_was_cut_from_rar_medicine_s_rubrics_is_shown(tmp_path, policy, capsys):
+    items = [{"title": f"t{n}", "description": f"Pitfall Criteria: Recommends {n}.", "weight": -1} for n in range(12)]
+    made = [{"question": f"q{n}", "reference_answer": "a", "rubric": items} for n in range(4)]
+    file = tmp_path / "rar.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in made))
+    arguments = ["dataset=rar_medicine", f"dataset.source={file}", f"model.path={policy}"]
+    assert main([*arguments, "rollout.max_completion_length=32"]) == 0
+    shown = capsys.readouterr().out
+    assert "note      8 checks of 4 rows left out" in shown
+    assert "40 name the fault (a good answer gets no)" in shown
+
+
+@pytest.mark.parametrize("name", ["pararev", "rar_medicine", "contract_nli", "finqa"])
+def test_every_twin_can_be_looked_at(name, policy, capsys):
+    sizes = [f"dataset.sizes.{split}=3" for split in ("train", "validation", "test")]
+    arguments = [
+        f"dataset={name}",
+        "dataset.source=twin",
+        *sizes,
+        f"model.path={policy}",
+        "rollout.max_completion_length=8",
+    ]
+    assert main([*arguments, "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["provenance"]["kind"] == "twin"
+    assert seen["checked_by"] == "the data set's program (judge=exact)"
+    refused = seen["refused_rows"]  # the byte-level tokenizer makes long prompts of them
+    assert sum(seen["rows"].values()) + refused == 9 + 512
+    assert all(part["without"] == 0 for part in seen["rubrics"].values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
         (["dataset=nothing"], "nothing"),
+        (["dataset=jsonl"], "dataset=jsonl reads your own file"),
+        (["dataset=jsonl", "dataset.source=x.jsonl", "dataset.metric._target_=no.such"], "no.such: cannot be imported"),
+        (["dataset=rar_medicine", "dataset.repeats=drop"], "dataset.repeats=drop: must be one of error, refuse"),
+        (["dataset=rar_medicine", "dataset.twin.preset=mild"], "unknown twin preset 'mild'"),
         (["dataset=jsonl", "dataset.source=no/such.jsonl"], "no/such.jsonl does not exist"),
         (["dataset=jsonl", "dataset.sources=x"], "sources"),
-        (["dataset=finqa"], "finqa"),
+        (["dataset=finqa", "dataset.source=none.json"], "none.json"),
         (["--jsonn"], "--jsonn: unknown option"),
         (["dataset.source=["], "KEY=VALUE"),
         (["+foo=1"], "unknown key foo"),
