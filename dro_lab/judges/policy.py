@@ -90,6 +90,8 @@ class PolicyJudge:
 
     def prompts(self, items: Sequence[Question] | Sequence[Pair]) -> list[list[int]]:
         """Token ids of what the policy is asked about each item, thinking switched off."""
+        if not items:  # a step whose queries have no rubric
+            return []
         rendered = self._tokenizer.apply_chat_template(
             [[{"role": "user", "content": self._text(item)}] for item in items],
             add_generation_prompt=True,

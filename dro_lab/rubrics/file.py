@@ -44,6 +44,7 @@ class Entry:
     checks: Sequence[Check] = ()
     dropped: Sequence[Mapping[str, Any]] = ()  # {"check": {...} or None, "reason": text}
     malformed: str = ""  # why nothing could be read from what was written; "" where something could
+    reply: str = ""  # the beginning of what could not be read
 
     def line(self) -> str:
         return json.dumps({**asdict(self), "checks": as_column(self.checks)}, ensure_ascii=False)
@@ -128,4 +129,5 @@ def _entry(value: dict[str, Any], where: str) -> Entry:
         checks=checks,
         dropped=tuple(value.get("dropped") or ()),
         malformed=str(value.get("malformed") or ""),
+        reply=str(value.get("reply") or ""),
     )
