@@ -80,6 +80,7 @@ class Parts:
     judge_name: str
     model: str
     template: str
+    data: Sequence[str]  # the overrides that chose the data set
     make: Any  # () -> (writer, judge), once something has to be written
 
 
@@ -180,6 +181,7 @@ def _parts(own: Wanted, overrides: Sequence[str]) -> Parts:
         judge_name=name,
         model=models.get(name, name),
         template=FromRows.template if carried else VERSION,
+        data=[argument for argument in overrides if argument.startswith("dataset")] or [f"dataset={task.name}"],
         make=make,
     )
 
@@ -254,7 +256,8 @@ def report(entries: Sequence[Entry], tally: Tally, path: Path, parts: Parts, own
     for entry in [entry for entry in entries if entry.reply][: own.examples]:
         say(f"example  {entry.id}: {entry.malformed}: {entry.reply!r}")
     if tally.kept:
-        say(f"use it   python -m dro_lab.run dataset={parts.task.name} gating=rubric gating.rubrics.file={path}")
+        line = shlex.join([*parts.data, "gating=rubric", f"gating.rubrics.file={path}"])
+        say(f"use it   python -m dro_lab.run {line}")
     else:
         say(
             f"nothing usable was written: {parts.model} gave no check that its reference meets. A small or untrained "
