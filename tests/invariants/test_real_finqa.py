@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from dro_lab.build import FOREIGN_TEXT
+from dro_lab.data import finqa
+from dro_lab.data.metrics import numeric_accuracy
 from dro_lab.record.read import Run, load_run
 from tests.cli_fixture import run_main
 
@@ -64,7 +66,7 @@ def assert_says_what_it_is_worth(run: Run, out: str) -> None:
 @pytest.mark.slow
 def test_the_main_job_runs_on_real_finqa_rows() -> None:
     source = DATA / "finqa"
-    run, out = run_on(source, "dataset=finqa")
+    run, out = run_on(source, "dataset=finqa", "dataset.max_prompt_chars=2000")
     assert_sound(run, "accuracy")
     assert_says_what_it_is_worth(run, out)
     assert f"finqa (file: {source}" in out
@@ -72,6 +74,33 @@ def test_the_main_job_runs_on_real_finqa_rows() -> None:
     questions = {row["qa"]["question"] for row in written}
     assert all(any(question in prompt for question in questions) for prompt in run.rollouts["prompt"])
     assert run.summary["provenance"]["sha256"]
+
+
+@pytest.mark.slow
+def test_32_real_rows_are_sampled_scored_gated_and_filtered() -> None:
+    """The whole pipeline with every part on: each of 32 rows, chosen by the hash of its id, is sampled twice."""
+    source = DATA / "finqa"
+    chosen = {"dataset.sizes": "{train: 32, validation: 4, test: 0}", "steps": "8"}
+    chosen |= {"algorithm.per_device_train_batch_size": "8", "evaluation.every": "8"}
+    settings = [f"{key}={chosen.get(key, value)}" for key, value in (item.split("=", 1) for item in SMALL)]
+    parts = ["reward=r3", "gating=rubric", "filtering=r3_variance", "judge=exact", "dataset.max_prompt_chars=1000"]
+    if not source.exists():
+        pytest.skip(f"no {source}: real rows are not shipped with the project")
+    ended = run_main(["dataset=finqa", f"dataset.source={source}", *parts, *settings])
+    assert ended.code == 0, ended.err
+    run = load_run(Path("run"), require_finished=True)
+    rows = {row.id: row for row in finqa.load(source=str(source), max_prompt_chars=1000).splits["train"]}
+    assert len(run.rollouts) == 64
+    assert run.rollouts["prompt_id"].nunique() == 32
+    assert set(run.rollouts["prompt_id"]) <= set(rows)
+    assert run.rollouts["reward"].between(0, 1).all()
+    for rollout in run.rollouts.itertuples():
+        assert rollout.reference == rows[rollout.prompt_id].reference
+        assert rollout.quality == numeric_accuracy(rollout.answer, rows[rollout.prompt_id])
+    assert list(run.metrics["step"]) == list(range(1, 9))
+    # a policy that knows nothing of the text states no number with the right sign and unit: the gate says so
+    assert not run.rollouts["kept"].all()
+    assert "prompts were cut to dataset.max_prompt_chars" in ended.out
 
 
 @pytest.mark.slow
