@@ -18,7 +18,7 @@ def spurious_amplification(
     first ``warmup`` steps only fill the medians. Source: DRO (arXiv 2506.13351), failure signatures; thresholds ours.
     """
     norm, spread = number(metrics, "grad_norm"), number(metrics, "reward/group_std")
-    if not (math.isfinite(norm) and math.isfinite(spread)):
+    if not (math.isfinite(norm) and math.isfinite(spread)) or norm == 0:  # 0: a step without an update
         return None, state
     norms, spreads = state.get("norms", []), state.get("spreads", [])
     new = {

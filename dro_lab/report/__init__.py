@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from markupsafe import Markup
 from dro_lab.record.files import write_atomic
 from dro_lab.record.read import Run, load_run
 from dro_lab.record.summary import PARTS
-from dro_lab.report import content
-from dro_lab.report.figures import Curve, quality_curve, rollout_curve
+from dro_lab.report import content, sections
+from dro_lab.report.figures import Curve, quality_curve, rollout_curve, step_curves
 
 KINDS = {
     "twin": "made by a seeded generator in the data set's format; these are not the data set's own texts",
@@ -24,6 +24,7 @@ KINDS = {
 }
 STATES = {
     "running": "This run has not ended, or was killed: the record stops at step {steps} of {planned}.",
+    "stopped": "A health monitor stopped this run at step {steps} of {planned}: {stopped}",
     "interrupted": "This run was interrupted at step {steps} of {planned}.",
     "failed": "This run failed at step {steps} of {planned}: {error}",
 }
@@ -59,7 +60,14 @@ def render(run: Run) -> str:
         state=_state(run),
         kind=KINDS[summary["provenance"]["kind"]],
         origin=_origin(summary["provenance"]),
-        curves=[{"svg": Markup(curve.svg), "caption": curve.caption} for curve in _curves(run, figures)],
+        curves=_shown(_curves(run, figures)),
+        gate=sections.stage(run.metrics, sections.GATE, prefix="gate/"),
+        gate_curves=_shown(_stage_curves(run, figures, "gate")),
+        filter=sections.stage(run.metrics, sections.FILTER, prefix="filter/"),
+        filter_curves=_shown(_stage_curves(run, figures, "filter")),
+        judge=sections.judge_lines(summary),
+        health=sections.health(run.metrics, summary["alarms"]),
+        parts_evaluated=sections.evaluation_parts(run.all_evals, summary["metric"]),
         comparison=content.comparison(summary),
         rollouts=_rollouts(run.rollouts),
         counts=_counts(run.rollouts),
@@ -74,7 +82,12 @@ def _state(run: Run) -> str:
     summary, steps = run.summary, run.summary["steps"]
     if summary["status"] == "running" and len(run.metrics):  # written at the start, and never again after a kill
         steps = max(steps, int(run.metrics["step"].max()))
-    values = {"steps": steps, "planned": summary["planned_steps"], "error": summary["error"]}
+    values = {
+        "steps": steps,
+        "planned": summary["planned_steps"],
+        "error": summary["error"],
+        "stopped": summary["stopped"],
+    }
     return STATES.get(summary["status"], "").format(**values)
 
 
@@ -99,6 +112,43 @@ def _curves(run: Run, figures: Path) -> list[Curve]:
             rollout_curve(run.rollouts, column=column, title=title, colour=colour, source=source, folder=figures)
         )
     return [curve for curve in curves if curve is not None]
+
+
+STAGE_CURVES = {
+    "gate": [
+        ("gate", "What the gate rejected", {"gate/rejected_share": "groups rejected"}),
+        (
+            "verdicts",
+            "Verdicts on the answers",
+            {"gate/yes_share": "checks met", "gate/no_share": "not met", "gate/unknown_share": "no verdict"},
+        ),
+    ],
+    "filter": [
+        ("filter", "sigma_bar and the threshold", {"filter/sigma_bar": "sigma_bar", "filter/tau": "tau"}),
+        (
+            "kept",
+            "What was left to learn from",
+            {"rollouts/kept_share": "rollouts that taught", "filter/dropped_share": "dropped by the filter"},
+        ),
+    ],
+}
+"""The figures of gate and filter: name, title, and their metrics in words."""
+
+
+def _stage_curves(run: Run, figures: Path, part: str) -> list[Curve]:
+    known = {"gate": sections.GATE, "filter": sections.FILTER}[part]
+    if not sections.stage(run.metrics, known, prefix=f"{part}/"):
+        return []
+    source = content.source_line(run.summary["provenance"])
+    curves = [
+        step_curves(run.metrics, columns, name=name, title=title, source=source, folder=figures)
+        for name, title, columns in STAGE_CURVES[part]
+    ]
+    return [curve for curve in curves if curve is not None]
+
+
+def _shown(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    return [{"svg": Markup(curve.svg), "caption": curve.caption} for curve in curves]
 
 
 def _tokens(tokens: pd.DataFrame, figures: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dro_lab.console import LABELS, SHARES
+from dro_lab.console import ONLY_IF_ANY, SHARES, label, table_order
 
 MISSING = "–"
 CONTEXT = 5
@@ -262,9 +262,11 @@ def _spread(rollouts: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def comparison(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The table *before -> after* as text."""
+    lines = {line["metric"]: line for line in summary["comparison"]}
     rows = []
-    for line in summary["comparison"]:
-        share = line["metric"] in SHARES
-        label = LABELS.get(line["metric"], line["metric"])
-        rows.append((label, number(line["before"], share=share), number(line["after"], share=share)))
+    for name in table_order(lines):
+        line, share = lines[name], name in SHARES
+        if "/" in name or (name in ONLY_IF_ANY and not line["after"]):
+            continue  # other splits and decodings have a table of their own
+        rows.append((label(name), number(line["before"], share=share), number(line["after"], share=share)))
     return rows

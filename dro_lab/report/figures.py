@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,9 @@ PAGE_COLOURS = {
     "#009e73": "var(--green)",
 }
 """The style's colours and the page's: on the page a curve follows the light or dark scheme."""
+
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,31 @@ def rollout_curve(
     first, last = frame.iloc[0], frame.iloc[-1]
     caption = f"{title}: {first['mean']:.2f} at step {first['step']:.0f}, {last['mean']:.2f} at {last['step']:.0f}."
     return _save(column, draw, frame, caption=caption, source=source, folder=folder)
+
+
+def step_curves(
+    metrics: pd.DataFrame, columns: Mapping[str, str], *, name: str, title: str, source: str, folder: Path
+) -> Curve | None:
+    """Metrics of a step, each as dots and smoothed over five steps; ``columns`` gives their words. None without any."""
+    found = {column: words for column, words in columns.items() if column in metrics and metrics[column].notna().any()}
+    if not found:
+        return None
+    frame = metrics[["step", *found]].astype(float)
+    shares = bool((frame[list(found)].max() <= 1).all())
+
+    def draw(axes: Axes) -> None:
+        for (column, words), colour in zip(found.items(), COLOURS, strict=False):
+            axes.plot(frame["step"], frame[column], color=colour, linestyle="", marker="o", markersize=2.2, alpha=0.5)
+            axes.plot(frame["step"], _smooth(frame[column]), color=colour, label=words)
+        if shares and name != "filter":
+            axes.set_ylim(-0.02, 1.02)
+        axes.legend(loc="best")
+        axes.set_title(title)
+
+    ends = [
+        f"{words} {frame[c].dropna().iloc[0]:.2f} then {frame[c].dropna().iloc[-1]:.2f}" for c, words in found.items()
+    ]
+    return _save(name, draw, frame, caption=f"{title}: {', '.join(ends)}.", source=source, folder=folder)
 
 
 def _smooth(series: pd.Series) -> pd.Series:

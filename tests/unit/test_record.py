@@ -146,7 +146,7 @@ def test_an_unknown_column_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, r"schema_version is 2, this dro_lab reads 1"),
+        ({"schema_version": 1}, r"schema_version is 1, this dro_lab reads 2"),
         ({"status": "done"}, r"status: 'done' is not one of"),
         ({"seed": "zero"}, r"seed: 'zero' is not of type 'integer'"),
         ({"status": "failed", "error": None}, r"error: None is not of type 'string'"),
