@@ -1,11 +1,13 @@
 """judge=openai against a real server on loopback that does everything wrong: nothing is lost, nothing is guessed."""
 
+import itertools
 import json
 import math
 import re
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from omegaconf import OmegaConf
@@ -19,7 +21,7 @@ from dro_lab.judges.openai import OpenAIJudge
 from dro_lab.judges.protocol import NO, UNKNOWN, YES, Pair, Question
 from dro_lab.judges.replies import PREFERENCES, VERDICTS, choice_of
 from dro_lab.types import Check, Need, Provenance, Row, Stat, Task
-from tests.cli_fixture import assert_refused, run_main
+from tests.cli_fixture import assert_refused, run_main, save_policy, small_run
 from tests.openai_server import Reply, ScriptedServer, json_reply
 
 KEY = "sk-test-0123456789abcdef"
@@ -580,3 +582,44 @@ def test_the_client_is_not_imported_before_it_is_needed():
     code = "import sys, dro_lab.run, dro_lab.judges.openai; print(sorted({'openai', 'tenacity'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------------------------------------ a run
+
+
+@pytest.mark.slow
+def test_a_training_run_goes_on_through_every_fault(tmp_path, monkeypatch):
+    """Two steps under gating=rubric: every other reply is a fault, and the run ends as one that finished."""
+    monkeypatch.chdir(tmp_path)
+    policy = save_policy(tmp_path / "policy")
+    faults = [fault for fault, _ in FAULTS.values()] + [Reply("I would rather not say."), Reply('{"verdict": "y')]
+    lock, served = threading.Lock(), itertools.count()
+
+    def script(request):
+        with lock:
+            number = next(served)
+        return YES_REPLY if number % 2 else faults[number // 2 % len(faults)]
+
+    with ScriptedServer(script) as server:
+        overrides = [
+            "gating=rubric",
+            "judge=openai",
+            f"judge.base_url={server.base_url}",
+            "judge.model=scripted",
+            "judge.backoff=0.001",
+            "judge.max_retries=1",
+        ]
+        ended = run_main(small_run(policy, overrides))
+        assert ended.code == 0, ended.text
+        assert len(server.requests) > 2 * len(faults)
+        first = len(server.requests)
+        again = run_main([*small_run(policy, overrides), "hydra.run.dir=again"])
+        assert again.code == 0, again.text
+        # what was replied at all is not asked again; what was not, is
+        assert len(server.requests) < 1.5 * first
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("finished", 2)
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "gate/rejected_share" in text
+    files = [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".db"]
+    assert all(KEY.encode() not in file.read_bytes() for file in files)
