@@ -59,11 +59,12 @@ def exact(task: Task, *, needs: Iterable[Need]) -> ExactJudge:
     if Stat.VERIFIER in stats and task.metric is None:
         raise UserError(
             f"judge=exact with dataset {task.name}: the data set has no metric, so its answers cannot be verified; "
-            "choose a data set with one, or a reward that needs no verifier (reward=r3)"
+            "choose a data set with one (dataset=jsonl: dataset.metric=PATH), or a reward that needs no verifier "
+            "(reward=r3)"
         )
     if Stat.VERDICTS in stats and task.check_program is None:
         raise UserError(
             f"judge=exact with dataset {task.name}: the data set has no program that decides a rubric's checks; choose "
-            "judge=openai or judge=policy, or gating=none"
+            "judge=openai or judge=policy, or gating=none (dataset=jsonl: or dataset.check_program=PATH)"
         )
     return ExactJudge(task)
