@@ -50,6 +50,8 @@ LABEL_CHECKS = (
     CHECKS[3],
 )
 
+_COLUMN, _LABEL_COLUMN = as_column(CHECKS), as_column(LABEL_CHECKS)  # made once: rows share them
+
 
 def format_columns(*, spans: int | None) -> dict[str, Any]:
     """The columns that say what an answer must look like: ``rubric``, ``schema``, ``predicates``, ``spans``.
@@ -58,8 +60,8 @@ def format_columns(*, spans: int | None) -> dict[str, Any]:
         spans: how many spans the contract has; None: the data have none and the answer is the label alone.
     """
     if spans is None:
-        return {"spans": None, "schema": LABEL_SCHEMA, "predicates": [PREDICATES[0]], "rubric": as_column(LABEL_CHECKS)}
-    return {"spans": spans, "schema": SCHEMA, "predicates": list(PREDICATES), "rubric": as_column(CHECKS)}
+        return {"spans": None, "schema": LABEL_SCHEMA, "predicates": [PREDICATES[0]], "rubric": _LABEL_COLUMN}
+    return {"spans": spans, "schema": SCHEMA, "predicates": list(PREDICATES), "rubric": _COLUMN}
 
 
 def decide(answer: str, row: Row, check: Check) -> int:
