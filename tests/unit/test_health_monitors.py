@@ -22,7 +22,7 @@ GOLDEN = ROOT / "tests/golden"
 
 def config(*overrides: str):
     """The `health` group as a run composes it."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+    with initialize_config_dir(str(ROOT / "conf")):
         return compose("config", [*overrides]).health
 
 
