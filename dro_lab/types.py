@@ -122,7 +122,7 @@ class GateResult:
     admit_P: Tensor  # bool
     failed_PG: Tensor  # bool
     rewards: Rewards
-    reasons_P: Sequence[str]  # "" where admitted
+    reasons_P: Sequence[str]  # "" where the group may teach (admitted, and not zeroed)
     rejected_P: Tensor | None = None  # bool: failed the gate, whatever becomes of it (None: those not admitted)
     zero_P: Tensor | None = None  # bool: rejected groups that stay in the loss's denominator with advantage 0
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -13,7 +13,12 @@ from dro_lab.types import Row
 Change = Callable[[Row, np.random.Generator], str | None]
 """``change(row, rng) -> answer``; None where it makes no sense for the row."""
 
-PROSE = (" So this is my answer.", " I am sure of it.", "\n\nThis follows from what is given above.", " (checked twice)")
+PROSE = (
+    " So this is my answer.",
+    " I am sure of it.",
+    "\n\nThis follows from what is given above.",
+    " (checked twice)",
+)
 
 
 def _value(row: Row) -> dict:
