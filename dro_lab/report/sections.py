@@ -79,6 +79,7 @@ class Watched:
 
 def health(metrics: pd.DataFrame, alarms: Sequence[Mapping[str, Any]]) -> list[Watched]:
     """Every monitor: those that spoke first, in the order in which they did."""
+    alarms = [alarm for alarm in alarms if alarm["monitor"]]
     spoke = {alarm["monitor"]: alarm for alarm in reversed(alarms)}
     names = [c.removeprefix("health/") for c in metrics.columns if c.startswith("health/")]
     found = []
