@@ -12,8 +12,9 @@ class Agreement:
     """Counts verdicts against ``task.check_program``; nothing where the data set has none.
 
     Metrics: ``agreement_with_exact``, the share of the judge's known verdicts that equal the program's;
-    ``balanced_agreement``, the mean of that share over the program's yes and its no, which always saying the same
-    brings to 0.5; ``compared_with_exact``, how many verdicts were compared (an unknown verdict is not among them).
+    ``exact_says_yes``, what always saying yes would agree with; ``balanced_agreement``, the mean of the agreement over
+    the program's yes and its no, which always saying the same brings to 0.5; ``compared_with_exact``, how many verdicts
+    were compared (an unknown verdict is not among them).
     """
 
     def __init__(self, task: Task) -> None:
@@ -36,6 +37,7 @@ class Agreement:
             return {}
         metrics = {
             "agreement_with_exact": (self._table[YES, YES] + self._table[NO, NO]) / sum(known.values()),
+            "exact_says_yes": known[YES] / sum(known.values()),
             "compared_with_exact": float(sum(known.values())),
         }
         if all(known.values()):

@@ -86,7 +86,7 @@ class PolicyJudge:
         self.first_second = sides(tokenizer, ("A",), ("B",))
         size = sum(weight.numel() for weight in policy.parameters())
         if size < SMALL:
-            say(f"judge=policy: this policy has {size / 1e6:.2g} million parameters and is no judge; {NOTE[14:]}")
+            say(f"judge=policy: this policy has {size / 1e6:.2g} million parameters and is no judge")
 
     def prompts(self, items: Sequence[Question] | Sequence[Pair]) -> list[list[int]]:
         """Token ids of what the policy is asked about each item, thinking switched off."""

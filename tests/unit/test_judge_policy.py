@@ -180,6 +180,7 @@ def test_agreement_with_the_program_is_reported_where_there_is_one():
     # a and f are yes: a right, b wrong, f not told; c and d are no and right; e is not known to the program
     assert metrics["compared_with_exact"] == 4
     assert metrics["agreement_with_exact"] == pytest.approx(3 / 4)
+    assert metrics["exact_says_yes"] == pytest.approx(2 / 4)
     assert metrics["balanced_agreement"] == pytest.approx((1 / 2 + 1) / 2)
     assert (metrics["verdicts"], metrics["unknown_verdicts"]) == (6, 1)
     bare = fixed(0.9)
