@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from dro_lab.types import MAX_CHECKS, Check
 
+ASKED = "Is this true of the answer: {}"
+
 _CATEGORY = re.compile(r"^\s*(essential|important|optional|pitfall)\s+criteri(?:a|on)\s*:\s*", re.IGNORECASE)
 _SUBJECT = r"^(?:the\s+)?(?:(?:answer|response|explanation|text|it)\s+)?"
 _NOT = r"(?:does|do|is)(?:\s*not|n[’']t)\s+"
@@ -68,9 +70,9 @@ def statement_of(description: str) -> tuple[str, str]:
 def checks_of_items(items: Sequence[Mapping[str, Any]]) -> tuple[list[Check], int]:
     """The rubric of one row, in file order, and how many items were left out.
 
-    Kept are the `MAX_CHECKS` items with the largest absolute weight, of equals the earlier. The check's text is the
-    statement without its category, so that a judge is not told what to find; its id is the title (numbered where two
-    items share one).
+    Kept are the `MAX_CHECKS` items with the largest absolute weight, of equals the earlier. The check asks whether the
+    statement is true of the answer, without its category, so that a judge is not told what to find; its id is the title
+    (numbered where two items share one).
 
     Args:
         items: as `items_problem` accepts them.
@@ -87,7 +89,7 @@ def checks_of_items(items: Sequence[Mapping[str, Any]]) -> tuple[list[Check], in
         checks.append(
             Check(
                 id=f"{title} ({place + 1})" if taken else title,
-                text=statement,
+                text=ASKED.format(statement),
                 weight=-abs(weight) if pitfall else weight,
                 expect=pitfall_expects(statement) if pitfall else "yes",
             )

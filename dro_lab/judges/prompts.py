@@ -14,7 +14,7 @@ from dro_lab.types import Prompt
 Reply = Literal["word", "json"]
 """How the judge is to reply: one word (its next token is read), or a JSON object."""
 
-CHECK_VERSION = "check-1"
+CHECK_VERSION = "check-2"
 PAIR_VERSION = "pair-1"
 
 
@@ -39,7 +39,8 @@ You answer one yes/no question about an answer that somebody gave to a query. {r
 
 The question about the answer: {check}
 
-Decide by what the answer itself says. Where it is empty, or says nothing on the matter, reply no.
+Decide by what the answer itself says. Where it is empty, or says nothing on the matter, reply no, \
+unless the question is whether something is left out or avoided: then yes.
 {reply}"""
 
 PAIR = """\

@@ -96,7 +96,9 @@ def test_the_category_is_taken_off_and_read():
 def test_items_become_checks_with_weight_and_polarity():
     checks, left_out = checks_of_items(ITEMS)
     assert left_out == 0
-    assert [(check.text, check.weight, check.expect) for check in checks] == [
+    asked = "Is this true of the answer: "
+    assert all(check.text.startswith(asked) for check in checks)
+    assert [(check.text.removeprefix(asked), check.weight, check.expect) for check in checks] == [
         ("Names drug A as first choice.", 5.0, "yes"),
         ("States a dose of 5 mg.", 3.0, "yes"),
         ("Mentions rest.", 1.0, "yes"),
@@ -129,7 +131,7 @@ def test_the_ten_heaviest_items_stay_in_file_order_and_the_rest_is_counted():
 def test_of_equal_weights_the_earlier_stay_and_equal_titles_get_numbers():
     items = [{"title": "same", "description": f"Names {n}.", "weight": 3} for n in range(12)]
     checks, left_out = checks_of_items(items)
-    assert (left_out, checks[-1].text) == (2, "Names 9.")
+    assert (left_out, checks[-1].text) == (2, "Is this true of the answer: Names 9.")
     assert [check.id for check in checks[:2]] == ["same", "same (2)"]
     assert len({check.id for check in checks}) == 10
 

@@ -78,8 +78,8 @@ def test_the_rubric_has_rar_s_weights_and_one_pitfall_of_either_wording():
     checks = rubric(PROBLEM)
     assert [check.weight for check in checks] == [3, 5, 1, -2, -1]
     assert [(check.text, check.expect) for check in checks[3:]] == [
-        ("Recommends more than 5 units after rash.", "no"),
-        ("Avoids giving two different doses after one finding.", "yes"),
+        ("Is this true of the answer: Recommends more than 5 units after rash.", "no"),
+        ("Is this true of the answer: Avoids giving two different doses after one finding.", "yes"),
     ]
 
 
@@ -124,6 +124,15 @@ def test_splits_are_disjoint_and_ood_has_one_finding_more():
     assert {row.columns["steps"] for row in rows["train"]} == {2, 3, 4}
     assert {row.columns["steps"] for row in rows["ood"]} == {5}
     assert split_of(PROBLEM) in ("train", "validation", "test")
+
+
+def test_the_warm_start_sees_some_longer_problems_but_none_of_ood_s():
+    rng = np.random.default_rng(5)
+    steps = [sum(piece.text == "\n" for piece in TWIN.draw(DEFAULT, "chains", rng).pieces) - 1 for _ in range(600)]
+    assert set(steps) == {2, 3, 4, 5}
+    assert 0.10 < steps.count(5) / 600 < 0.20
+    assert all(split_of(sample_problem(DEFAULT, "ood", rng)) != "train" for _ in range(50))
+    assert all(split_of(sample_problem(DEFAULT, "train", rng, long=True)) == "train" for _ in range(50))
 
 
 def test_the_layout_has_the_wanted_length_with_few_doses():
@@ -227,3 +236,18 @@ def test_knobs_check_themselves(knobs, wanted):
 def test_an_unknown_split_is_refused():
     with pytest.raises(UserError, match="unknown split 'dev'"):
         TWIN.make_row(DEFAULT, "dev", 0, seed=0)
+
+
+@pytest.mark.slow
+def test_the_shipped_policy_holds_its_guards_when_measured_anew():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from dro_lab.models import shipped_policies
+    from dro_lab.policy.guards import check_guards, limits_of, measure
+
+    folder = shipped_policies()["rar_medicine"]
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    check_guards(measure(model, tokenizer, TWIN, DEFAULT, rows=24, seed=11), limits_of(TWIN))
+    longer = measure(model, tokenizer, TWIN, DEFAULT, rows=12, seed=11, split="ood")
+    assert longer.greedy_quality > 0.5
+    assert longer.unfinished < 0.05

@@ -9,7 +9,8 @@ and weights, one pitfall of either wording among them, and goes through the same
 The medicine is a toy: doses in "units" that stay within 0 and 9. Nothing here is advice.
 
 Row ``i`` of a split is a pure function of ``(knobs, seed, split, i)``; splits are disjoint by the problem's content,
-and the problems of ``ood`` have one finding more than any of the others.
+and the problems of ``ood`` have one finding more than any of the others. The warm start teaches a few problems of that
+length (other ones), or the policy could not even read them; reinforcement learning on ``train`` never sees any.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from dro_lab.types import Check, Prompt, Row
 
 GENERATOR_VERSION = "1"
 CUT_SHARE = 0.06  # warm-started chains cut after some lines, or left out
+LONG_SHARE = 0.15  # warm-started problems as long as those of `ood`
 _SPLIT_BUCKETS = {"train": range(2, 10), "validation": range(1, 2), "test": range(1)}
 
 
@@ -63,9 +65,15 @@ def split_of(problem: Problem) -> str:
     return next(split for split, buckets in _SPLIT_BUCKETS.items() if bucket in buckets)
 
 
-def sample_problem(knobs: RarMedicineTwin, split: str, rng: np.random.Generator) -> Problem:
-    """A problem of the split, uniformly drawn among those whose right doses never touch the limits' outside."""
-    low, high = (knobs.steps_max + 1,) * 2 if split == "ood" else (knobs.steps_min, knobs.steps_max)
+def sample_problem(
+    knobs: RarMedicineTwin, split: str, rng: np.random.Generator, *, long: bool | None = None
+) -> Problem:
+    """A problem of the split, uniformly drawn among those whose right doses stay within the limits.
+
+    ``long``: one finding more than ``steps_max``; None = in ``ood`` alone, whose problems are none of ``train``'s hash.
+    """
+    long = split == "ood" if long is None else long
+    low, high = (knobs.steps_max + 1,) * 2 if long else (knobs.steps_min, knobs.steps_max)
     while True:
         names = rng.permutation(len(words.NAMES))[:2]
         steps = int(rng.integers(low, high + 1))
@@ -79,7 +87,9 @@ def sample_problem(knobs: RarMedicineTwin, split: str, rng: np.random.Generator)
             starts=(int(starts[0]), int(starts[1])),
             changes=tuple(Change(int(sign), int(amount), words.FINDINGS[place]) for sign, amount, place in changes),
         )
-        if doses.min() >= LEAST and doses.max() <= MOST and split in ("ood", split_of(problem)):
+        found = split_of(problem)
+        fits = found != "train" if split == "ood" else found == split
+        if fits and doses.min() >= LEAST and doses.max() <= MOST:
             return problem
 
 
@@ -220,6 +230,10 @@ class _RarMedicine:
     )
     fact_words = frozenset({*words.FINDINGS, *(str(digit) for digit in range(10))})
     max_completion = 96
+    # shorter phases than the general ones do: the losses are flat by then
+    budgets: Mapping[str, Any] = {
+        "full": (("chains", 200, 64, 1e-2), ("copy", 120, 32, 7e-3), ("noisy", 240, 48, 5e-3))
+    }
 
     make_row = staticmethod(make_row)
     quality = staticmethod(quality)
@@ -230,7 +244,7 @@ class _RarMedicine:
     def draw(knobs: RarMedicineTwin, phase: str, rng: np.random.Generator) -> TwinExample:
         """``chains``: right reasoning; ``copy``: answers to chains of mostly wrong doses, some right chains; ``noisy``:
         chains with the wanted error rate and their answers, a few of them cut short or left out."""
-        problem = sample_problem(knobs, "train", rng)
+        problem = sample_problem(knobs, "train", rng, long=bool(rng.random() < LONG_SHARE))
         prompt = prompt_of(problem)
         if phase == "chains" or (phase == "copy" and rng.random() < 0.25):
             return TwinExample(prompt, sample_chain(problem, rng, error_rate=0.0).pieces)
