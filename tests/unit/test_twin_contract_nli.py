@@ -74,6 +74,18 @@ def test_splits_share_no_contract_and_ood_needs_more_steps() -> None:
     assert {split_of(sample_contract(DEFAULT, "test", rng), DEFAULT) for _ in range(50)} == {"test"}
 
 
+def test_held_back_steps_are_ood_and_share_no_contract_with_the_warm_start() -> None:
+    knobs = TWIN.presets["held_back"]
+    rows = {split: make_rows(TWIN, knobs, split, 60, seed=0) for split in SPLITS}
+    steps = {split: {row.columns["steps"] for row in found} for split, found in rows.items()}
+    assert steps == {"train": {2, 3}, "validation": {2, 3}, "test": {2, 3}, "ood": {4}}
+    rng = np.random.default_rng(5)
+    ood = [sample_contract(knobs, "ood", rng) for _ in range(100)]
+    assert {split_of(contract, DEFAULT) for contract in ood} == {"validation", "test"}  # never the taught split
+    taught = [draw(knobs, "chains", rng) for _ in range(60)]
+    assert {text_of(example.pieces).count("[") for example in taught} == {2, 3, 4}
+
+
 def test_labels_are_balanced_and_no_span_number_is_new_in_ood() -> None:
     for split in SPLITS:
         rows = make_rows(TWIN, DEFAULT, split, 400, seed=1)
@@ -218,6 +230,7 @@ def test_even_ood_chains_end_within_the_budget() -> None:
     ("knobs", "message"),
     [
         ({"steps_max": 5}, "steps_max=5: must lie in [2, 4]"),
+        ({"rows_max": 5}, "rows_max=5: must lie in [2, 4]"),
         ({"steps_min": 0}, "steps_min=0: must lie in [1, 4]"),
         ({"steps_min": 2.5}, "steps_min=2.5: must be a whole number"),
         ({"preamble_max": 4}, "preamble_max=4: must lie in [1, 3]"),
@@ -240,7 +253,8 @@ def test_an_unknown_split_is_refused() -> None:
 
 def test_the_shipped_policy_was_built_with_the_default_knobs_and_is_small() -> None:
     record = json.loads((SHIPPED / "build.json").read_text(encoding="utf-8"))
-    assert record["knobs"] == asdict(DEFAULT)
+    taught = {key: value for key, value in asdict(DEFAULT).items() if key not in TWIN.row_knobs}
+    assert {key: record["knobs"][key] for key in taught} == taught
     assert record["generator_version"] == TWIN.version
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 2_000_000
     check_guards(Guards(**record["guards"]), limits_of(TWIN))

@@ -6,13 +6,15 @@ the answer is the format's and depends on nothing. There is no style noise: what
 three tokens of twelve react to the reasoning.
 
 Row ``i`` of a split is a pure function of ``(knobs, seed, split, i)``; splits are disjoint by the contract's content,
-and ``ood`` needs more steps than any other split has.
+and ``ood`` needs more steps than any other split has: more than the policy was taught (preset ``default``), or four
+where the run trains on two and three (``held_back``). One policy serves both presets.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,7 +89,7 @@ def draw(knobs: ContractNLITwin, phase: str, rng: np.random.Generator) -> TwinEx
     wanted error rate and its answer; a small share of the chains is cut short or left out, the loss on the answer
     alone.
     """
-    contract = sample_contract(knobs, "train", rng)
+    contract = sample_contract(replace(knobs, rows_max=knobs.steps_max), "train", rng)
     prompt = prompt_of(contract)
     if phase == "chains" or (phase == "copy" and rng.random() < 0.25):
         return TwinExample(prompt, sample_chain(contract, rng, error_rate=0.0).pieces)
@@ -147,8 +149,8 @@ class ContractNLI:
     name = "contract_nli"
     version = "1"
     knobs_type: type = ContractNLITwin
-    presets: Mapping[str, Any] = {"default": ContractNLITwin()}
-    row_knobs: frozenset[str] = frozenset()
+    presets: Mapping[str, Any] = {"default": ContractNLITwin(), "held_back": ContractNLITwin(rows_max=3)}
+    row_knobs = frozenset({"rows_max"})
     shared_knobs = frozenset({"steps_min", "steps_max", "preamble_max"})
     answer_marker = ""
     metric_name = "label_accuracy"

@@ -27,6 +27,9 @@ _BUCKETS = {"train": range(2, 10), "validation": range(1, 2), "test": range(1)}
 class ContractNLITwin:
     """The knobs. ``steps`` are periods that have to be added up: the chain's lines."""
 
+    # rows only
+    rows_max: int = 4  # most steps of a row that is not in ood; below steps_max, ood is what the policy can do but
+    # the run never trains on; at steps_max, ood is longer than anything the policy was taught
     # rows and policy
     steps_min: int = 2
     steps_max: int = 4
@@ -41,6 +44,7 @@ class ContractNLITwin:
             (
                 ("steps_min", 1, self.steps_max),
                 ("steps_max", self.steps_min, 4),
+                ("rows_max", self.steps_min, self.steps_max),
                 ("preamble_max", 1, 1 + len(PREAMBLE)),
                 ("error_rate", 0, 0.9),
             ),
@@ -95,23 +99,28 @@ def label_for(period: Period) -> str:
 
 
 def split_of(contract: Contract, knobs: ContractNLITwin) -> str:
-    """The split a contract belongs to: ``ood`` by its steps, the others by a hash of its content (80 / 10 / 10)."""
-    if contract.steps() > knobs.steps_max:
-        return "ood"
+    """The split a contract belongs to: ``ood`` by its steps, the others by a hash of its content (80 / 10 / 10).
+
+    Contracts of more than ``rows_max`` steps that the warm start may have drawn belong to no split ("taught").
+    """
     bucket = hashlib.sha256(repr(asdict(contract)).encode()).digest()[0] % 10
-    return next(split for split, buckets in _BUCKETS.items() if bucket in buckets)
+    split = next(split for split, buckets in _BUCKETS.items() if bucket in buckets)
+    if contract.steps() <= knobs.rows_max:
+        return split
+    return "taught" if contract.steps() <= knobs.steps_max and split == "train" else "ood"
 
 
 def sample_contract(knobs: ContractNLITwin, split: str, rng: np.random.Generator) -> Contract:
     """A contract of the split. The three labels are equally likely; periods are allowed and barred in turn.
 
-    ``ood`` asks for one or two steps more than ``steps_max``, with span numbers as in training.
+    ``ood`` asks for more steps than ``rows_max``: up to ``steps_max`` where that is more, else one or two more; its
+    span numbers are those of training.
     """
     if split not in (*_BUCKETS, "ood"):
         raise UserError(f"unknown split '{split}': choose one of {', '.join((*_BUCKETS, 'ood'))}")
-    low, high = (knobs.steps_min, knobs.steps_max)
+    low, high = knobs.steps_min, knobs.rows_max
     if split == "ood":
-        low, high = high + 1, high + 2
+        low, high = high + 1, knobs.steps_max if high < knobs.steps_max else high + 2
     while True:
         contract = _draw(knobs, int(rng.integers(low, high + 1)), high, rng)
         if split_of(contract, knobs) == split:
