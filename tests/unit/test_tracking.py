@@ -68,11 +68,14 @@ def test_a_whole_run_is_read_back(folder: Path, tmp_path: Path) -> None:
     for step in range(1500):
         tracker.metrics({"rewards/r3": step / 1500, "loss": math.nan}, step=step)
     tracker.evaluation([Estimate(metric="facts", value=0.5, low=0.4, high=0.6, n=64)], step=0, split="test")
+    greedy = Estimate(metric="facts", value=0.7, low=0.6, high=0.8, n=64)
+    tracker.evaluation([greedy], step=0, split="test", decoding="greedy")
     tracker.artifacts([tmp_path / "report.html", tmp_path / "policy"])
-    tracker.finish("finished")
+    tracker.finish("stopped", error="health.x at step 3: bad")
 
     (run,) = runs(folder)
     assert run.info.status == "FINISHED"
+    assert run.data.tags["stopped"] == "health.x at step 3: bad"
     assert run.info.run_name == "run"
     assert run.data.params["reward._target_"] == "dro_lab.rewards.r3.r3"
     assert run.data.params["reward.omega"] == "2.0"
@@ -83,6 +86,7 @@ def test_a_whole_run_is_read_back(folder: Path, tmp_path: Path) -> None:
     assert {"git.commit", "git.dirty", "policy"} <= set(run.data.tags)
     assert run.data.metrics["eval/test/facts"] == 0.5
     assert run.data.metrics["eval/test/facts/low"] == 0.4
+    assert run.data.metrics["eval/test/greedy/facts"] == 0.7
     (given,) = run.inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.source_type) == ("pararev", "twin")
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")

@@ -16,7 +16,7 @@ from dro_lab.health import Watch
 from dro_lab.health.finding import Finding
 from dro_lab.health.watch import Watched
 from dro_lab.judges.none import NoJudge
-from dro_lab.record import RunRecord
+from dro_lab.record import Estimate, RunRecord
 from dro_lab.record.read import headline_rows, load_run
 from dro_lab.tracking.none import NoTracker
 from dro_lab.training.clock import PartClock
@@ -185,3 +185,49 @@ def test_a_part_that_raises_is_closed():
     with clock.part("evaluation"):
         time.sleep(0.01)
     assert clock.report()["evaluation"] >= 0.01
+
+
+def estimate(name: str, value: float) -> Estimate:
+    return Estimate(metric=name, value=value, low=value - 0.1, high=value + 0.1, n=4)
+
+
+def table(before: dict[str, float], after: dict[str, float], **changes) -> list[str]:
+    """The lines of the final table."""
+    out = io.StringIO()
+    estimates = [[estimate(name, value) for name, value in side.items()] for side in (before, after)]
+    RunConsole(Console(file=out, width=200)).result(summary(metric="facts", **changes), *estimates)
+    return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+
+
+def test_the_final_table_keeps_the_parts_of_a_metric_together_and_leaves_out_what_is_everywhere_zero():
+    start = {
+        "quality": 0.2,
+        "reward": 0.3,
+        "macro_f1": 0.4,
+        "pass@2": 0.5,
+        "quality/ood": 0.1,
+        "reasoning_tokens/ood": 9,
+    }
+    end = {**start, "win_rate": 0.6, "win_unknown_share": 0.0, "quality/ood": 0.3}
+    lines = table(start, end)
+    assert [line.split("  ")[0] for line in lines[1:-1]] == [
+        "quality (facts)",
+        "quality (facts), ood",
+        "win rate against the base policy",
+        "right within 2 tries (pass@2)",
+        "macro_f1",
+        "reward",
+    ]
+    assert lines[0].split() == ["before", "after"]
+    assert lines[2].endswith("0.100 [0.000, 0.200]  0.300 [0.200, 0.400]")
+    assert any("could not decide" in line for line in table({}, {**end, "win_unknown_share": 0.25}))
+
+
+def test_nothing_to_train_gives_one_column():
+    lines = table({"quality": 0.2}, {"quality": 0.2}, planned_steps=0, steps=0)
+    assert "before" not in lines[0]
+    assert lines[0].count("0.200") == 1
+
+
+def test_a_stopped_run_says_why_under_its_table():
+    assert table({}, {}, status="stopped", stopped="health.x at step 3: bad")[-1] == "stopped  health.x at step 3: bad"
