@@ -45,7 +45,8 @@ def r3_variance(
     gate rejected: the filter stands behind the gate and sees its rewards, not its decision, and a group that both
     refuse carries the gate's reason. A reference without tokens has no sigma and is dropped.
 
-    It is no gate: a group whose rollouts all failed varies too. Combine it with one.
+    It is no gate: a group whose rollouts all failed varies too. Combine it with one. Fewer rollouts have a smaller
+    sigma on average: the share that tau drops in an evaluation of smaller groups is not that of training.
     """
     sigma_PR, mask_PR = r3_sigma(
         stats, clip_low=clip_low, clip_high=clip_high, sigma_on=sigma_on, include_eos=include_eos
