@@ -116,6 +116,7 @@ def check(cfg: DictConfig) -> None:
     choice("scored_by", cfg.scored_by, ("current", "reference", "lagged"), todo="current is the paper's")
     whole("lag", cfg.lag, low=1, todo="optimizer steps between two copies under scored_by=lagged; 16 is the default")
     _check_batch(cfg.algorithm)
+    _check_gate(cfg)
     _check_sampling(cfg)
     _check_shared(cfg)
     _check_scorer(cfg.scorer)
@@ -156,6 +157,16 @@ def _check_batch(node: Any) -> None:
             f"algorithm.num_generations={group} does not divide the rollouts of one sampling round "
             f"(algorithm.per_device_train_batch_size {batch} x {rounds} = {batch * rounds}): a group would be "
             f"split. Set algorithm.per_device_train_batch_size to a multiple of {group}."
+        )
+
+
+def _check_gate(cfg: DictConfig) -> None:
+    mu: Any = _plain("gating", cfg.gating).get("mu", 1)
+    group = cfg.algorithm.num_generations
+    if type(mu) is int and mu > group:
+        raise UserError(
+            f"gating.mu={mu}: more than the {group} rollouts of a group (algorithm.num_generations), so no check could "
+            "ever be covered; 1 is the default"
         )
 
 

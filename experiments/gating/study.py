@@ -28,7 +28,7 @@ GATES = {
     "group rejection": ["gating=rubric", "gating.on_reject=drop"],
     "flooring": ["gating=rubric", "gating.on_reject=floor"],
 }
-WINDOW = 8
+WINDOW = 4
 """Steps at the start and at the end over which a rate is averaged."""
 
 
@@ -102,11 +102,11 @@ def markdown(root: Path, seeds: Sequence[int], settings: Sequence[Setting]) -> s
     return "\n".join([*head("Results", command=COMMAND, seeds=seeds, runs=everything), *LEGEND, *lines])
 
 
-COLUMNS = ("reward", "gate", "quality before", "after", "each seed", "outcome", "rejected, first / last 8 steps")
+COLUMNS = ("reward", "gate", "quality before", "after", "each seed", "outcome", "faults, first / last 4 steps")
 LEGEND = [
     "Outcome of each seed: *learns* gains at least .1 of held-out quality, *collapses* loses as much, *starves* does "
-    "neither with over 90% of the groups rejected, *flat* neither. Rejected: share of groups in which the gate found "
-    "fault (under flooring they still teach, with their failing rollouts at the bottom).",
+    "neither with over 90% of the groups rejected, *flat* neither. Faults: under group rejection the share of groups "
+    "rejected, under flooring the share of rollouts floored, in the first and in the last 4 of 16 steps.",
     "",
 ]
 
@@ -116,9 +116,8 @@ def _row(reward: str, gate: str, runs: Sequence[Run]) -> list[object]:
     rejected = [trained(run, "gate/rejected_share") for run in runs]
     outcomes = [outcome(curve, share) for curve, share in zip(quality, rejected, strict=True)]
     counts = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes))
-    first, last = (
-        over([trained(run, "gate/rejected_share", **{end: WINDOW}) for run in runs]).mean for end in ("first", "last")
-    )
+    fault = "gate/floored_share" if gate == "flooring" else "gate/rejected_share"
+    first, last = (over([trained(run, fault, **{end: WINDOW}) for run in runs]).mean for end in ("first", "last"))
     after = over([curve[-1][1] for curve in quality])
     shown = "-" if gate == "no gate" else f"{first:.0%} / {last:.0%}"
     return [reward, gate, over([curve[0][1] for curve in quality]), after, after.each, counts, shown]
