@@ -33,7 +33,7 @@ LABELS = {
 
 SHARES = frozenset(name for name in LABELS if name.endswith("_share")) | {"win_rate", "order_disagreement"}
 OF_ALL_PARTS = ("quality", "win_rate")
-"""Shown of greedy answers and further splits too, as are the data set's own figures; the record has the rest."""
+"""Shown of greedy answers and further splits too; report and record have the rest."""
 ONLY_IF_ANY = ("order_disagreement", "win_unknown_share")
 WITH_INTERVAL = ("quality", "win_rate", "pass@")
 
@@ -152,7 +152,7 @@ def _shown(name: str, found: Sequence[Estimate | None]) -> bool:
     metric, *forms = name.split("/")
     if metric in ONLY_IF_ANY and not any(e is not None and e.value > 0 for e in found):
         return False
-    return not forms or metric in OF_ALL_PARTS or not (metric in LABELS or metric.startswith("pass@"))
+    return not forms or metric in OF_ALL_PARTS
 
 
 def farewell(console: RunConsole, *, report: Path | None, folder: Path, compare: str) -> None:
