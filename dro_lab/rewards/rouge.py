@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import cache
 from typing import Any
 
@@ -44,7 +45,11 @@ def rouge_l(answer: str, reference: str, *, stemmer: bool = False) -> float:
 
 @cache
 def _scorer(stemmer: bool) -> Any:
+    from absl import logging as absl_logging
     from rouge_score.rouge_scorer import RougeScorer  # imports a second's worth of packages
+
+    # absl's log handler keeps the stderr of its import, and closes it when logging is configured anew
+    absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
     return RougeScorer(["rougeL"], use_stemmer=stemmer)
 

@@ -120,7 +120,7 @@ def _has_ood(run: object) -> bool:
 
 
 def _kept(root: Path, share: float, seeds: Sequence[int]) -> str:
-    counts = [sum(row.kept for row in read(prefilter_file(root, share, seed))[1]) for seed in seeds]
+    counts = [sum(row.kept for row in read(prefilter_file(root, share, seed), key="file")[1]) for seed in seeds]
     return f"{min(counts)} to {max(counts)} rows"
 
 

@@ -79,5 +79,5 @@ PRESETS: Mapping[str, ParaRevTwin] = {
         style_balance=1.0, rare_words=0, lean=0.0, even_lean=0.0, shortcut_share=0.3, shortcut_bonus=0.1
     ),
 }
-"""``default``, ``mild`` and ``incoherent`` share one policy; ``shortcut`` needs its own. It has no rare words: they would
-not follow the skip's style, and so hide what it earns."""
+"""``default``, ``mild`` and ``incoherent`` share one policy; ``shortcut`` needs its own. It has no rare words: they
+would not follow the skip's style, and so hide what it earns."""
