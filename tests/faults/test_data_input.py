@@ -325,7 +325,7 @@ def test_the_twin_refuses_an_instruction():
 @pytest.mark.parametrize(
     ("twin", "wanted"),
     [
-        (3, ["dataset.twin=3", "must hold keys and values", "default, mild", "+dataset.twin.rare_words=2"]),
+        (3, ["dataset.twin=3", "must hold keys and values", "default, mild", "+dataset.twin.distractors=VALUE"]),
         (0, ["dataset.twin=0", "must hold keys and values"]),
         ("mild", ["dataset.twin=mild", "dataset.twin.preset=NAME"]),
         ([], ["dataset.twin=[]", "must hold keys and values"]),
