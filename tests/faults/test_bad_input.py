@@ -118,10 +118,6 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     "data key unknown": (["+dataset.foo=1"], ["dataset.foo", "unknown key", "sizes, source"]),
     "shares not of one": (["dataset.shares.train=2"], ["dataset.shares", "sum to 1"]),
     "instruction for the twin": (["dataset.instruction=x"], ["dataset.instruction='x'", "leave it out"]),
-    "finqa has no twin": (
-        ["dataset=finqa", "dataset.source=twin"],
-        ["dataset.source=twin", "no procedural twin", "PATH"],
-    ),
     "own rows without a path": (["dataset=jsonl"], ["dataset=jsonl", "your own file", "dataset.source=PATH"]),
     "data file missing": (
         ["dataset=jsonl", "dataset.source=/no/x.jsonl"],
