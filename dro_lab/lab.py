@@ -24,7 +24,7 @@ from dro_lab.console import RunConsole, farewell
 from dro_lab.errors import UserError
 from dro_lab.evaluation.evaluate import Evaluator
 from dro_lab.health.measure import ReferenceChecks, answer_metrics
-from dro_lab.judges.quality import quality, verdicts
+from dro_lab.judges.quality import asked_once, quality
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
 from dro_lab.tracking.names import run_tags
@@ -193,13 +193,14 @@ class Run:
     def _scoring(self, model: Any) -> RolloutScorer:
         built = self.built
         ends = model.generation_config.eos_token_id
+        verdicts = asked_once(built.judge)
         return RolloutScorer(
             tokenizer=built.tokenizer,
             fmt=built.fmt,
             pipeline=built.pipeline,
             scorer=built.scorer,
-            quality=lambda groups: quality(groups, built.task, built.judge),
-            verdicts=lambda groups: verdicts(groups, built.judge),
+            quality=lambda groups: quality(groups, built.task, built.judge, ask=verdicts),
+            verdicts=verdicts,
             policies=self._policies(model),
             chat_template_kwargs=built.spec.chat_template_kwargs,
             eos_token_ids={built.tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])},

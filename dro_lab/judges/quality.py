@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dro_lab.judges.protocol import NO, UNKNOWN, YES, Judge, Question
 from dro_lab.rubrics.checks import checks_of
+from dro_lab.scoring.stats import Verdicts
 from dro_lab.types import Check, RolloutGroups, Row, Task
 
 
@@ -52,6 +53,18 @@ def verdicts(groups: RolloutGroups, judge: Judge) -> tuple[Tensor, Tensor]:
     return verdicts_PGV, mask_PV
 
 
+def asked_once(judge: Judge) -> Verdicts:
+    """`verdicts` by the judge that remembers the last groups, so that gate and rubric score ask for them once."""
+    last: list[tuple[RolloutGroups, tuple[Tensor, Tensor]]] = []
+
+    def ask(groups: RolloutGroups) -> tuple[Tensor, Tensor]:
+        if not last or last[0][0] is not groups:
+            last[:] = [(groups, verdicts(groups, judge))]
+        return last[0][1]
+
+    return ask
+
+
 def rubric_score(met_V: Sequence[int], checks: Sequence[Check]) -> float:
     """RaR's rubric score of one answer: ``clip(earned / sum of positive weights, 0, 1)``.
 
@@ -81,13 +94,16 @@ def rubric_score(met_V: Sequence[int], checks: Sequence[Check]) -> float:
     return min(max(earned / total, 0.0), 1.0)
 
 
-def quality(groups: RolloutGroups, task: Task, judge: Judge) -> Tensor:
-    """(P, G) float32 in [0, 1], nan = not known: the data set's metric, else the rubric score where it asks for it."""
+def quality(groups: RolloutGroups, task: Task, judge: Judge, *, ask: Verdicts | None = None) -> Tensor:
+    """(P, G) float32 in [0, 1], nan = not known: the data set's metric, else the rubric score where it asks for it.
+
+    ``ask``: how to come by verdicts (`asked_once`); None asks the judge.
+    """
     quality_PG = torch.full(groups.shape, torch.nan)
     if judge.name == "none" or (task.metric is None and not task.rubric_score):
         return quality_PG
     if task.metric is None:
-        verdicts_PGV, _ = verdicts(groups, judge)
+        verdicts_PGV, _ = ask(groups) if ask else verdicts(groups, judge)
         for p, columns in enumerate(groups.columns_P):
             checks = checks_of(columns)
             for g in range(groups.shape[1]):

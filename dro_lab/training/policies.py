@@ -39,9 +39,12 @@ class Policies:
         """The policy as it was at the start, where somebody asks for it."""
         return self._frozen.get("reference")
 
-    def models(self, current: PreTrainedModel, *, step: int) -> Mapping[str, PreTrainedModel]:
-        """The policies by name; the lagged one is refreshed when ``lag`` steps have passed since it was taken."""
-        if "lagged" in self._frozen and step - self._refreshed >= self.lag:
+    def models(self, current: PreTrainedModel, *, step: int | None) -> Mapping[str, PreTrainedModel]:
+        """The policies by name; the lagged one is refreshed when ``lag`` steps have passed since it was taken.
+
+        ``step``: optimizer steps done; None leaves the lagged one as it is (an evaluation changes nothing).
+        """
+        if "lagged" in self._frozen and step is not None and step - self._refreshed >= self.lag:
             self._frozen["lagged"].load_state_dict(current.state_dict())
             self._refreshed = step
         return {"current": current, **self._frozen}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dro_lab.pipeline import Scored, rejected
 from dro_lab.training.dropped import loss_mask
 from dro_lab.training.rollouts import ScoredStep
 
@@ -76,6 +77,7 @@ class Refill:
         (prompts, group_size), before = step.scored.groups.shape, time.perf_counter()
         first_kept = 1 - len(empty_groups(step)) / prompts
         replaced: list[tuple[ScoredStep, tuple[int, ...]]] = []
+        sampled = [step.scored]
         rounds = extra = 0
         used = frozenset(step.rows)
         while rounds < self.max_rounds and (missing := _agreed(empty_groups(step), accelerator)):
@@ -84,6 +86,7 @@ class Refill:
             used |= frozenset(indices)
             more, found = sample([dict(data[index]) for index in indices for _ in range(group_size)])
             extra += missing * group_size
+            sampled.append(found.scored)
             kept = [p for p in range(missing) if found.scored.teach_PG[p].any()]
             places = empty_groups(step)[: len(kept)]
             kept = kept[: len(places)]
@@ -98,11 +101,22 @@ class Refill:
             "filter/refilled_share": sum(len(places) for _, places in replaced[::2]) / prompts,
             "filter/refill_rollouts": float(extra),
             "filter/refill_seconds": time.perf_counter() - before,
+            **_rates(sampled),
         }
         trainer._metrics["train"].clear()  # of TRL's metrics those of the first round stay
         trainer._metrics["train"].update(own)
         batch["num_items_in_batch"] = accelerator.gather(loss_mask(batch).sum()).sum()
         return batch, replace(step, replaced=tuple(replaced), metrics={**step.metrics, **metrics})
+
+
+def _rates(sampled: Sequence[Scored]) -> Mapping[str, float]:
+    """What gate and filter refused of all groups sampled: the step's own, once refilled, would show hardly any."""
+    rejected_N = torch.cat([rejected(scored.gate) for scored in sampled])
+    kept_N = torch.cat([scored.filtered.keep_PG.flatten() for scored in sampled])
+    return {
+        "gate/rejected_share": rejected_N.float().mean().item(),
+        "filter/dropped_share": 1.0 - kept_N.float().mean().item(),
+    }
 
 
 def empty_groups(step: ScoredStep) -> list[int]:

@@ -126,7 +126,7 @@ class RolloutScorer:
             rows: one per group.
             completion_ids: ``len(rows) * group_size`` unpadded completions.
             held_out: an evaluation: also measure the reference tokens for reports, where no component asked for them,
-                and leave the memory of gate and filter as it is.
+                and leave the memory of gate and filter, and the lagged policy, as they are.
         """
         groups, split = self.split(rows, completion_ids, group_size=group_size, step=step, progress=progress)
         needs = self.pipeline.needs
@@ -135,7 +135,7 @@ class RolloutScorer:
             _one_policy_each(wanted, needs),
             groups,
             split,
-            models=self.policies.models(model, step=step),
+            models=self.policies.models(model, step=None if held_out else step),
             prompt_ids_P=self.prompt_ids(rows),
             scorer=self.scorer,
             quality=self.quality,

@@ -75,6 +75,9 @@ def test_nothing_that_was_sampled_is_lost_and_the_cost_is_shown(tmp_path):
     assert step.metrics["filter/refill_rounds"] >= 1
     assert 0 <= step.metrics["filter/first_kept_share"] < 1
     assert step.metrics["filter/refilled_share"] == 1 - step.metrics["filter/first_kept_share"]
+    # the step's own groups were all kept: the rate is that of all groups sampled
+    assert step.metrics["filter/dropped_share"] == pytest.approx(len(refused) / (rollouts / 4 + 2))
+    assert step.metrics["gate/rejected_share"] == 0.0
 
 
 def test_rounds_end_and_a_step_without_any_group_changes_nothing(tmp_path):

@@ -44,9 +44,9 @@ class Bench:
             for parameter in self.model.parameters():
                 parameter.mul_(1.03)
 
-    def reward(self, step, model=None):
+    def reward(self, step, model=None, *, held_out=False):
         scored = self.scoring.score(
-            model or self.model, ROWS, self.completions, group_size=2, step=step, progress=0.0
+            model or self.model, ROWS, self.completions, group_size=2, step=step, progress=0.0, held_out=held_out
         ).scored
         return scored.sampled.outcome_PG
 
@@ -84,6 +84,16 @@ def test_the_lagged_policys_change_only_every_lag_steps_and_are_then_the_current
     assert torch.equal(rewards[0], moved[0])
     assert torch.equal(rewards[3], moved[3])
     assert torch.equal(rewards[6], moved[6])
+
+
+def test_an_evaluation_does_not_refresh_the_lagged_policy():
+    bench = Bench(scored_by="lagged", lag=3)
+    before = bench.reward(0)
+    bench.move()
+    assert torch.equal(bench.reward(3, held_out=True), before)
+    assert torch.equal(bench.reward(2), before)
+    bench.move()
+    assert not torch.equal(bench.reward(4), before)  # the copy was taken at 0: due from 3 on, and only in training
 
 
 @pytest.mark.parametrize("scored_by", ["reference", "lagged"])

@@ -1,14 +1,18 @@
 """The rubric score on literal verdicts, and its polarity."""
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dro_lab.judges.none import NoJudge
 from dro_lab.judges.protocol import NO, UNKNOWN, YES
-from dro_lab.judges.quality import met, rubric_score
-from dro_lab.types import Check
+from dro_lab.judges.quality import asked_once, met, quality, rubric_score, verdicts
+from dro_lab.types import Check, Provenance, Task
+from tests.tiny_step import groups_of
 
 
 def check(weight: float, expect: str = "yes") -> Check:
@@ -73,3 +77,42 @@ def test_the_score_lies_in_the_unit_interval_and_meeting_a_check_never_lowers_it
     for place in range(len(values)):
         better = [*values[:place], YES, *values[place + 1 :]]
         assert rubric_score(better, checks) >= score
+
+
+class Counting(NoJudge):
+    """Says yes to everything, and counts what it is asked."""
+
+    name = "counting"
+
+    def __init__(self):
+        self.asked = 0
+
+    def verdicts(self, questions):
+        self.asked += len(questions)
+        return [YES] * len(questions)
+
+
+def test_gate_and_rubric_score_ask_the_judge_once_a_step():
+    task = Task(
+        name="t",
+        provenance=Provenance(dataset="t", kind="file", location="t"),
+        splits={},
+        metric=None,
+        metric_name="rubric_score",
+        rubric_score=True,
+    )
+    made = groups_of(2, 2)
+    rubric = [{"id": "a", "text": "Is it so?"}]
+    first, second = (
+        replace(made, columns_P=[{**columns, "rubric": rubric} for columns in made.columns_P]) for _ in range(2)
+    )
+    judge = Counting()
+    ask = asked_once(judge)
+    scores = quality(first, task, judge, ask=ask)
+    once = judge.asked
+    assert once > 0
+    assert scores.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert torch.equal(ask(first)[0], verdicts(first, Counting())[0])
+    assert judge.asked == once
+    ask(second)  # equal, but another step's
+    assert judge.asked == 2 * once
