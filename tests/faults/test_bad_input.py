@@ -24,7 +24,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # name: (overrides, what the message must hold: the key or file, the value got, what is allowed, what to do)
 OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     # groups and keys
-    "unknown reward": (["reward=r33"], ["reward=r33", "avg_logprob, avg_prob, r3", "--help"]),
+    "unknown reward": (["reward=r33"], ["reward=r33", "avg_logprob, avg_prob, mix, r3, r3_v1, rouge", "--help"]),
     "unknown scale": (["scale=huge"], ["scale=huge", "gpu, laptop, paper", "--help"]),
     "unknown experiment": (["+experiments=nope"], ["experiments=nope", "r3_vs_avg_prob"]),
     "misspelt group": (["rewards=r3"], ["'rewards'", "Did you mean", "'reward'", "--help"]),
