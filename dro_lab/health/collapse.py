@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dro_lab.health.finding import Finding, Judged, Metrics, State, in_a_row, mean, number, recent
+from dro_lab.health.finding import Finding, Judged, Metrics, State, in_a_row, mean, nothing_kept, number, recent
 
 
 def no_revision(
@@ -56,9 +56,10 @@ def reasoning_collapse(state: State, metrics: Metrics, *, share: float, window: 
 
 def entropy_collapse(state: State, metrics: Metrics, *, floor: float, share: float, window: int) -> Judged:
     """The policy's entropy (nats a token, mean of the last ``window`` steps) is below ``floor``, or below ``share`` of
-    its mean over the first ``window`` steps."""
+    its mean over the first ``window`` steps. TRL measures it on the rollouts in the loss: a step without any says
+    nothing (there it logs 0)."""
     entropy = number(metrics, "entropy")
-    if math.isnan(entropy):
+    if math.isnan(entropy) or nothing_kept(metrics):
         return None, state
     first = state.get("first", [])
     first = [*first, entropy] if len(first) < window else first
@@ -75,9 +76,9 @@ def entropy_collapse(state: State, metrics: Metrics, *, floor: float, share: flo
 
 def kl_runaway(state: State, metrics: Metrics, *, limit: float, window: int) -> Judged:
     """TRL's KL to the reference policy (nats a token; logged where ``algorithm.beta`` is above 0), mean of the last
-    ``window`` steps, is above ``limit``."""
+    ``window`` steps with rollouts in the loss, is above ``limit``."""
     kl = number(metrics, "kl")
-    if math.isnan(kl):
+    if math.isnan(kl) or nothing_kept(metrics):
         return None, state
     last = recent(state, "last", kl, length=window)
     new = {"last": last}

@@ -47,3 +47,8 @@ def over(metrics: Metrics, key: str, limit: float) -> float | None:
     """The metric where it lies above ``limit``, else None."""
     value = number(metrics, key)
     return value if value > limit else None
+
+
+def nothing_kept(metrics: Metrics) -> bool:
+    """Whether gate, filter and masks took every rollout of the step out: what TRL means over the kept is then 0."""
+    return number(metrics, "rollouts/kept_share") == 0

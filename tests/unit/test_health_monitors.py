@@ -160,6 +160,19 @@ def test_a_spike_in_the_first_steps_is_not_judged(group):
     assert watch({**HEALTHY, "grad_norm": 30.0, "reward/group_std": 0.001}) == []
 
 
+@pytest.mark.parametrize("monitor", ["entropy_collapse", "kl_runaway"])
+def test_steps_without_a_rollout_in_the_loss_say_nothing_of_entropy_and_kl(group, monitor):
+    """TRL logs 0 there; a starving run is not one that has stopped exploring."""
+    empty = {**HEALTHY, "rollouts/kept_share": 0.0, "gate/rejected_share": 1.0, "entropy": 0.0, "kl": 0.0}
+    watch = build_watch(group)
+    for _ in range(20):
+        watch(HEALTHY)
+    assert {alert.monitor for _ in range(10) for alert in watch(empty)} == {"starvation"}
+    fault = {"entropy": 0.005} if monitor == "entropy_collapse" else {"kl": 0.8}
+    stream = [{**HEALTHY, **fault}, empty] * 3
+    assert monitor in {alert.monitor for metrics in stream for alert in watch(metrics)}, "and do not hide a fault"
+
+
 def test_patience_follows_the_gate():
     assert config("gating=rubric", "gating.patience=2").starvation.patience == 2
     assert config("gating=none").starvation.patience == 5
