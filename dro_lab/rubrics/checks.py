@@ -7,7 +7,7 @@ column, None or an empty list: the query has no rubric and is not gated.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from dro_lab.types import MAX_CHECKS, Check
@@ -35,7 +35,12 @@ def checks_of(columns: Mapping[str, Any]) -> tuple[Check, ...]:
 
 def as_column(checks: Sequence[Check]) -> list[dict[str, Any]]:
     """The checks as a row's column (plain values, as JSON takes them)."""
-    return [asdict(check) for check in checks]
+    # not asdict(), whose deep copies take a third of the time in which a twin's rows are made
+    return [{key: _own(getattr(check, key)) for key in KEYS} for check in checks]
+
+
+def _own(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 KEYS = tuple(field.name for field in fields(Check))

@@ -47,7 +47,8 @@ class Entry:
     reply: str = ""  # the beginning of what could not be read
 
     def line(self) -> str:
-        return json.dumps({**asdict(self), "checks": as_column(self.checks)}, ensure_ascii=False)
+        text = json.dumps({**asdict(self), "checks": as_column(self.checks)}, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair of a reply stays an escape
 
 
 def content_key(row: Row, template: str) -> str:
@@ -76,10 +77,11 @@ def read(path: str | Path, *, key: str = "gating.rubrics.file") -> RubricFile:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # not splitlines(): JSON leaves U+2028 and the like as they stand, and they end no line of the file
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{key}={path}: cannot be read ({error}); {WRITE_ONE}") from error
-    if not lines:
+    if lines == [""]:
         raise UserError(f"{key}={path}: is empty; {WRITE_ONE}")
     header = _header(_object(lines[0], f"{key}={path} line 1"), f"{key}={path}")
     entries: dict[str, Entry] = {}

@@ -110,6 +110,24 @@ def test_files_that_do_not_fit_are_refused(tmp_path, lines, words):
     assert all(word in str(error.value) for word in [*words, f"gating.rubrics.file={path}"]), str(error.value)
 
 
+@pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85", "\x0c", "\ud800"])
+def test_what_is_written_of_a_reply_is_read_again_whatever_it_holds(tmp_path, char):
+    """Also what Python, but not JSON, takes for the end of a line, and what UTF-8 cannot hold."""
+    said = f"Is it{char}right?"
+    head = json.dumps({name: getattr(HEADER, name) for name in HEADER.__slots__})
+    entry = Entry(
+        key="k",
+        id=f"r{char}1",
+        checks=[Check(id="c", text=said)],
+        dropped=[{"check": {"text": said}, "reason": "is no question"}],
+        reply=said,
+    )
+    (tmp_path / "f.jsonl").write_text(f"{head}\n{entry.line()}\n", encoding="utf-8")
+    (found,) = read(tmp_path / "f.jsonl").entries.values()
+    assert (found.id, found.checks[0].text, found.reply) == (f"r{char}1", said, said)
+    assert found.dropped[0]["check"]["text"] == said
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read(tmp_path / "absent.jsonl")
