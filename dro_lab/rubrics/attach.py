@@ -8,10 +8,12 @@ from typing import Any
 
 from dro_lab.checks import choice, share, whole
 from dro_lab.errors import UserError
+from dro_lab.judges.protocol import NO
+from dro_lab.judges.quality import met
 from dro_lab.rubrics.checks import as_column, checks_of
 from dro_lab.rubrics.corrupt import CORRUPTIONS, Corruption, corrupt
 from dro_lab.rubrics.file import RubricFile, content_key, read
-from dro_lab.types import Row, Task
+from dro_lab.types import CheckProgram, Row, Task
 
 WRITE = "python -m dro_lab.rubrics"
 
@@ -46,6 +48,9 @@ def prepare_rubrics(task: Task, wanted: Rubrics) -> Task:
     A file's rubrics replace those of the training rows (a row that the file does not know is not gated, and counted);
     held-out rows take them where the file has one, unless their quality is itself the rubric score.
 
+    Where the rows' own rubrics can be decided by the data set's program, training rows lose the checks that their
+    reference fails: those are ill-posed (a file's were tried when it was written; a twin's are made for the reference).
+
     Raises:
         UserError: no training row has a rubric, a row's rubric cannot be read, or the file is of another data set.
     """
@@ -54,7 +59,9 @@ def prepare_rubrics(task: Task, wanted: Rubrics) -> Task:
     for split, rows in task.splits.items():
         for row in rows:
             _checked(row, split)
-    train = task.splits.get("train", ())
+    train, ill_posed = list(task.splits.get("train", ())), 0
+    if not wanted.file and task.check_program is not None and task.provenance.kind != "twin":
+        train, ill_posed = well_posed(train, task.check_program)
     gated = sum(bool(checks_of(row.columns)) for row in train)
     if not gated:
         found = f"gating.rubrics.file={wanted.file} has no check for" if wanted.file else "there is no rubric in"
@@ -64,6 +71,10 @@ def prepare_rubrics(task: Task, wanted: Rubrics) -> Task:
             "gating=none"
         )
     notes = []
+    if ill_posed:
+        notes.append(
+            f"gating=rubric: {ill_posed} checks of training rows were left out: their own reference fails them"
+        )
     if gated < len(train):
         notes.append(f"gating=rubric: {len(train) - gated} of {len(train)} training rows have no rubric: not gated")
     rows, count = corrupt(train, wanted.corrupt, share=wanted.share, seed=wanted.seed)
@@ -73,6 +84,18 @@ def prepare_rubrics(task: Task, wanted: Rubrics) -> Task:
             f"purpose (share {wanted.share:g}, seed {wanted.seed})"
         )
     return replace(task, splits={**task.splits, "train": rows}, notes=(*task.notes, *notes))
+
+
+def well_posed(rows: Sequence[Row], program: CheckProgram) -> tuple[list[Row], int]:
+    """The rows without the checks that their own reference fails, and how many those were; unknown ones stay."""
+    kept, left_out = [], 0
+    for row in rows:
+        checks = checks_of(row.columns)
+        good = [check for check in checks if met(program(row.reference, row, check), check) != NO]
+        left_out += len(checks) - len(good)
+        same = len(good) == len(checks)
+        kept.append(row if same else replace(row, columns={**row.columns, "rubric": as_column(good)}))
+    return kept, left_out
 
 
 def attach(task: Task, source: RubricFile) -> Task:
