@@ -15,7 +15,7 @@ from dro_lab.record.summary import Estimate, Summary
 
 LABELS = {
     "quality": "quality",
-    "win_rate": "win rate against the base policy",
+    "win_rate": "win rate against base",
     "order_disagreement": "pairs judged otherwise in the other order",
     "win_unknown_share": "pairs that the judge could not decide",
     "pass@": "right within",

@@ -213,7 +213,7 @@ def test_the_final_table_keeps_the_parts_of_a_metric_together_and_leaves_out_wha
     assert [line.split("  ")[0] for line in lines[1:-1]] == [
         "quality (facts)",
         "quality (facts), ood",
-        "win rate against the base policy",
+        "win rate against base",
         "right within 2 tries (pass@2)",
         "macro_f1",
         "reward",
