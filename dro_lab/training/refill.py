@@ -33,12 +33,15 @@ class Prompts:
     seed: int
     position: int = 0
 
-    def take(self, count: int, *, avoid: frozenset[int] = frozenset()) -> list[int]:
-        """The next ``count`` indices; those of ``avoid`` are passed over as long as there are others."""
+    def take(self, count: int, *, avoid: frozenset[int] = frozenset(), rank: int = 0, ranks: int = 1) -> list[int]:
+        """The next ``count`` indices; those of ``avoid`` are passed over as long as there are others.
+
+        Of several ranks each takes every ``ranks``-th place of the one order, so that they sample different prompts.
+        """
         taken: list[int] = []
         passed = 0
         while len(taken) < count:
-            index = self._at(self.position)
+            index = self._at(self.position * ranks + rank)
             self.position += 1
             if index in avoid and passed < self.rows:
                 passed += 1
@@ -82,7 +85,9 @@ class Refill:
         used = frozenset(step.rows)
         while rounds < self.max_rounds and (missing := _agreed(empty_groups(step), accelerator)):
             rounds += 1
-            indices = self.prompts.take(missing, avoid=used)
+            indices = self.prompts.take(
+                missing, avoid=used, rank=accelerator.process_index, ranks=accelerator.num_processes
+            )
             used |= frozenset(indices)
             more, found = sample([dict(data[index]) for index in indices for _ in range(group_size)])
             extra += missing * group_size
@@ -128,17 +133,22 @@ def _rows(groups: Sequence[int], size: int) -> list[int]:
     return [p * size + g for p in groups for g in range(size)]
 
 
+PADDING = {"ref_per_token_logps": -1e4}
+"""Places behind a completion are masked, but TRL's KL term takes ``exp(reference - policy)`` there first: with 0 it
+overflows where the policy's log-probability of padding is below -88, and infinity times the mask is nan."""
+
+
 def merge_batches(batch: Batch, more: Batch, places: Sequence[int], taken: Sequence[int], *, pad_id: int) -> Batch:
     """``batch`` with the rows ``places`` replaced by the rows ``taken`` of ``more``.
 
     Tensors of one row a rollout are widened to the wider of the two: prompts on the left, all else on the right, ids
-    with ``pad_id``, masks, log-probabilities and ratios with 0.
+    with ``pad_id``, all else with 0 or what `PADDING` says.
     """
     rows = len(batch["completion_ids"])
     merged = dict(batch)
     for key, value in batch.items():
         if isinstance(value, Tensor) and value.dim() and len(value) == rows and isinstance(more.get(key), Tensor):
-            fill = pad_id if key.endswith("_ids") else 0
+            fill = PADDING.get(key, pad_id if key.endswith("_ids") else 0)
             both = _equally_wide(value, more[key], fill=fill, left=key.startswith("prompt"))
             merged[key] = both[0].clone()
             merged[key][list(places)] = both[1][list(taken)].to(value.dtype)

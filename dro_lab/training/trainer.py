@@ -54,7 +54,8 @@ class LabTrainer(GRPOTrainer):
     ) -> None:
         self.scoring, self.rows, self.observer, self.clock, self.refill = scoring, rows, observer, clock, refill
         self._scored: ScoredStep | None = None
-        self.nothing_kept = False
+        self.nothing_kept = False  # in all that was sampled for the coming update
+        self._sampled_at = -1  # updates done when it last sampled
         super().__init__(reward_funcs=[_named(scoring.pipeline.reward.name)], **kwargs)
         self.add_callback(SkipEmptyUpdate(self))
 
@@ -90,9 +91,10 @@ class LabTrainer(GRPOTrainer):
             loss_mask_BT = loss_mask(batch)
             advantages = self.scoring.pipeline.advantages(step.scored, loss_mask_BT.bool().cpu().unflatten(0, shape))
             batch["advantages"] = advantages.flatten(0, 1).to(batch["completion_ids"].device)
-            self.nothing_kept = take_out_dropped(
-                batch, step.scored, loss_type=self.loss_type, gather=self.accelerator.gather
-            )
+            empty = take_out_dropped(batch, step.scored, loss_type=self.loss_type, gather=self.accelerator.gather)
+            # gradients of several sampling rounds may add up to one update: one of them that teaches is enough
+            self.nothing_kept = empty and (self.nothing_kept or self.state.global_step != self._sampled_at)
+            self._sampled_at = self.state.global_step
             for name, value in self.observer(step, _per_rollout(advantages)).items():
                 self._metrics["train"][name].append(value)
         return batch

@@ -129,6 +129,25 @@ def test_prompts_come_in_seeded_order_each_once_an_epoch_and_pass_over_those_in_
     assert len(Prompts(rows=2, seed=1).take(3, avoid=frozenset({0, 1}))) == 3  # all are in use: they come again
 
 
+def test_ranks_take_different_prompts_of_one_order():
+    taken = [Prompts(rows=6, seed=0).take(3, rank=rank, ranks=2) for rank in range(2)]
+    assert sorted(taken[0] + taken[1]) == list(range(6))
+    assert [index for pair in zip(*taken, strict=True) for index in pair] == Prompts(rows=6, seed=0).take(6)
+
+
+def test_padding_of_reference_log_probabilities_cannot_make_the_kl_term_overflow():
+    """TRL takes exp(reference - policy) before it masks; a large policy may give padding less than e^-88."""
+    batch = {"completion_ids": torch.tensor([[5]]), "ref_per_token_logps": torch.tensor([[-1.0]])}
+    more = {"completion_ids": torch.tensor([[6, 7]]), "ref_per_token_logps": torch.tensor([[-1.0, -2.0]])}
+    wide = {"completion_ids": torch.tensor([[5], [8]]), "ref_per_token_logps": torch.tensor([[-1.0], [-3.0]])}
+    merged = merge_batches(wide, more, [1], [0], pad_id=99)["ref_per_token_logps"]
+    assert merged[1].tolist() == [-1.0, -2.0]
+    difference = merged[0] - torch.tensor([-1.5, -200.0])
+    kl = (difference.exp() - difference - 1) * torch.tensor([1, 0])
+    assert kl.isfinite().all()
+    assert torch.equal(merge_batches(batch, batch, [0], [0], pad_id=99)["ref_per_token_logps"], torch.tensor([[-1.0]]))
+
+
 def test_rows_are_widened_prompts_on_the_left_and_the_rest_on_the_right():
     a = {
         "prompt_ids": torch.tensor([[1, 2], [3, 4]]),
@@ -213,3 +232,30 @@ def test_a_step_of_zeroed_groups_leaves_weights_and_optimizer_state_bit_equal(tm
     for later in states[1:]:
         assert all(torch.equal(states[0][0][name], later[0][name]) for name in before)
         assert all(torch.equal(x, y) for x, y in zip(states[0][1], later[1], strict=True))
+
+
+# ------------------------------------------------------------------------------------------------ several rounds
+
+
+@pytest.mark.parametrize(("teaching", "moves"), [((0,), True), ((1,), True), ((0, 1), True), ((), False)])
+def test_an_update_of_several_sampling_rounds_is_made_if_one_of_them_teaches(tmp_path, teaching, moves):
+    """Gradients of two rounds add up to one update: an empty second round must not throw the first one's away."""
+    rounds = []
+
+    def some(groups, stats, rewards):
+        keep_PG = torch.full(groups.shape, len(rounds) in teaching)
+        rounds.append(1)
+        return FilterResult(keep_PG=keep_PG, reasons_P=["" if row.all() else "no" for row in keep_PG])
+
+    trainer = lab.trainer(
+        tmp_path,
+        chosen=lab.pipeline(filter=lab.component("some", some)),
+        gradient_accumulation_steps=2,
+        steps_per_generation=1,
+        max_steps=1,
+    )
+    before = weights(trainer.model)
+    trainer.train()
+    after = weights(trainer.model)
+    assert len(rounds) == 2
+    assert any(not torch.equal(before[name], after[name]) for name in before) == moves
