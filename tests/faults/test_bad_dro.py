@@ -63,9 +63,8 @@ def prefilter_of(dataset, seed=0, kept=True):
     return write
 
 
-RUBRICS_OF_FINQA = [
-    {"format": "dro_lab rubrics", "version": 1, "dataset": "finqa", "judge": "exact", "model": "none", "template": "t"},
-]
+RUBRICS = {"rubrics": 1, "judge": "openai", "model": "m", "template": "rubric-1", "command": "the command"}
+RUBRIC_OF = {"key": "0" * 64, "id": "r1", "checks": ["Is it so?"]}
 PROMPTS = [{"prompt": f"p{i}", "reference": f"r{i}"} for i in range(40)]
 FILES = {
     "rows.jsonl": PROMPTS,
@@ -84,6 +83,8 @@ FILES = {
     "pairs.jsonl": [{"premise": SPAN, "hypothesis": "h", "label": 3}],
     "no_question.jsonl": [{"reference_answer": "a", "rubric": []}],
     "a_list.json": [1, 2],
+    "rubrics_of_finqa.jsonl": [{**RUBRICS, "dataset": "finqa"}, RUBRIC_OF],
+    "rubrics_of_other_rows.jsonl": [{**RUBRICS, "dataset": "pararev"}, RUBRIC_OF],
 }
 TEXTS = {
     "twice.json": '{"type": "object", "type": "array"}',
@@ -126,6 +127,14 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "rubric file cut": ([RUBRIC, "gating.rubrics.file=half.jsonl"], ["half.jsonl"]),
     "rubric file of prose": ([RUBRIC, "gating.rubrics.file=prose.jsonl"], ["prose.jsonl"]),
+    "rubric file of another data set": (
+        [RUBRIC, "gating.rubrics.file=rubrics_of_finqa.jsonl"],
+        ["holds rubrics of the data set finqa", "this run's is pararev", "python -m dro_lab.rubrics dataset=pararev"],
+    ),
+    "rubric file of other rows": (
+        [RUBRIC, "gating.rubrics.file=rubrics_of_other_rows.jsonl"],
+        ["none of its 1 rubrics fits a training row", "the command"],
+    ),
     "corruption unknown": (
         [RUBRIC, "gating.rubrics.corrupt=mix"],
         ["gating.rubrics.corrupt=mix", "none, shuffle, negate, irrelevant"],

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dro_lab.build import FOREIGN_TEXT
-from dro_lab.data import finqa
-from dro_lab.data.metrics import numeric_accuracy
+from dro_lab.data import finqa, pararev
+from dro_lab.data.metrics import numeric_accuracy, reference_overlap
 from dro_lab.record.read import Run, load_run
 from tests.cli_fixture import run_main
 
@@ -113,6 +113,30 @@ def test_the_main_job_runs_on_real_pararev_rows() -> None:
     assert set(run.rollouts["reference"]) <= references
     assert run.summary["refused_rows"] > 0
     assert f"{run.summary['refused_rows']} rows were refused" in out
+
+
+@pytest.mark.slow
+def test_32_real_pararev_rows_are_sampled_scored_and_filtered() -> None:
+    """Each of 32 rows, chosen by the hash of its id, is sampled twice; the rows carry no rubric to gate by."""
+    source = DATA / "pararev/parareval_second_annotation.jsonl"
+    chosen = {"dataset.sizes": "{train: 32, validation: 4, test: 0}", "steps": "8", "evaluation.every": "8"}
+    chosen |= {"algorithm.per_device_train_batch_size": "8"}
+    settings = [f"{key}={chosen.get(key, value)}" for key, value in (item.split("=", 1) for item in SMALL)]
+    if not source.exists():
+        pytest.skip(f"no {source}: real rows are not shipped with the project")
+    ended = run_main(
+        ["dataset=pararev", f"dataset.source={source}", "filtering=r3_variance", "filtering.tau=0.001", *settings]
+    )
+    assert ended.code == 0, ended.err
+    run = load_run(Path("run"), require_finished=True)
+    rows = {row.id: row for row in pararev.load(source=str(source)).splits["train"]}
+    assert len(run.rollouts) == 64
+    assert run.rollouts["prompt_id"].nunique() == 32
+    assert run.rollouts["reward"].between(0, 1).all()
+    for rollout in run.rollouts.itertuples():
+        assert rollout.reference == rows[rollout.prompt_id].reference
+        assert rollout.quality == pytest.approx(reference_overlap(rollout.answer, rows[rollout.prompt_id]))
+    assert list(run.metrics["step"]) == list(range(1, 9))
 
 
 def test_a_trained_copy_of_the_shipped_policy_knows_no_more(tmp_path: Path) -> None:
