@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from dro_lab.pipeline import Policy
@@ -42,8 +43,12 @@ class Policies:
     def models(self, current: PreTrainedModel, *, step: int | None) -> Mapping[str, PreTrainedModel]:
         """The policies by name; the lagged one is refreshed when ``lag`` steps have passed since it was taken.
 
-        ``step``: optimizer steps done; None leaves the lagged one as it is (an evaluation changes nothing).
+        ``step``: optimizer steps done; None leaves the lagged one as it is (an evaluation changes nothing). The copies
+        are taken from weights on the CPU, before the trainer moves the policy to its device: here they follow it.
         """
+        for policy in self._frozen.values():
+            if policy.device != current.device:
+                nn.Module.to(policy, current.device)
         if "lagged" in self._frozen and step is not None and step - self._refreshed >= self.lag:
             self._frozen["lagged"].load_state_dict(current.state_dict())
             self._refreshed = step

@@ -111,5 +111,20 @@ def test_the_copy_takes_no_gradient_and_leaves_the_policy_as_it_is(scored_by):
 
 
 def test_no_copy_is_made_that_nobody_asks_for():
-    assert set(Bench(scored_by="current").scoring.policies.models(None, step=0)) == {"current"}
-    assert set(Bench(scored_by="lagged").scoring.policies.models(None, step=0)) == {"current", "lagged"}
+    for scored_by, names in (("current", {"current"}), ("lagged", {"current", "lagged"})):
+        bench = Bench(scored_by=scored_by)
+        assert set(bench.scoring.policies.models(bench.model, step=0)) == names
+
+
+@pytest.mark.parametrize("scored_by", ["reference", "lagged"])
+def test_the_copies_follow_the_policy_to_its_device_in_place(scored_by):
+    """They are taken before the trainer moves the policy to a GPU, and the judge has the very same object."""
+    policy = tiny_qwen3(len(byte_tokenizer()))
+    policies = Policies(scored_by=scored_by, judged_by_reference=True)
+    policies.start(policy)
+    judges = policies.reference
+    models = policies.models(policy.to("meta"), step=None)
+    assert policies.reference is judges
+    assert {name: model.device.type for name, model in models.items()} == dict.fromkeys(
+        {"current", "reference", scored_by}, "meta"
+    )
