@@ -85,7 +85,8 @@ def _compose(overrides: Sequence[str]) -> Any:
 
     judge = [] if any(override.startswith("judge=") for override in overrides) else ["judge=none"]
     try:
-        cfg = compose(["filtering=r3_variance", "tracking=none", "steps=0", *judge, *overrides])
+        # also over what `+experiments=NAME` chooses: a gate would want rubrics and a judge
+        cfg = compose(["filtering=r3_variance", "gating=none", "tracking=none", "steps=0", *judge, *overrides])
         check(cfg)
     except OmegaConfBaseException as error:
         raise UserError(explain(error) or str(error)) from error

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dro_lab.build import build
 from dro_lab.data.__main__ import compose
 from dro_lab.prefilter import measure
-from dro_lab.prefilter.__main__ import main
+from dro_lab.prefilter.__main__ import _compose, main
 from dro_lab.prefilter.choose import choose
 from dro_lab.prefilter.file import read
 from tests.cli_fixture import run_main, save_policy, small_run
@@ -149,6 +149,7 @@ def test_other_shares_of_what_was_sampled_need_no_new_samples(policy, made, no_s
         ("rollout.temperature=0.7", "rollout"),
         ("reward.clip_low=0.1", "sigma"),
         ("seed=1", "seed 0 there, 1 now"),
+        ("dataset.answer_marker=Answer:", "answer_marker  there, Answer: now"),
         ("dataset.sizes={train: 6, validation: 4, test: 2, ood: 2}", "its data or its policy differ"),
     ],
 )
@@ -271,6 +272,14 @@ def test_bad_input_is_one_message_and_no_file(policy, tmp_path, capsys, override
     assert words in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["dro_pararev", "dro_rar_medicine", "dro_contract_nli", "dro_finqa"])
+def test_a_paper_preset_is_prefiltered_without_the_rubrics_that_its_run_will_gate_by(name):
+    cfg = _compose([f"+experiments={name}"])
+    parts = [cfg[group]._target_.rsplit(".", 1)[-1] for group in ("gating", "filtering", "judge")]
+    assert parts == ["none", "r3_variance", "none"]
+    assert cfg.rollout.max_completion_length >= 8000
 
 
 def test_help(capsys):
