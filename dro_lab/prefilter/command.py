@@ -35,7 +35,9 @@ def prefilter(choice: Choice, cfg: DictConfig) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         built = build(cfg, {}, Path(folder))
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    settings, policy = sampling_settings(plain, choice), policy_identity(built.spec)
+    # the marker stands before the reference when it is scored; a loader may have one of its own
+    settings = {**sampling_settings(plain, choice), "answer_marker": built.task.answer_marker}
+    policy = policy_identity(built.spec)
     rows = built.task.splits["train"]
     sampled, whole = hashes(built.task.provenance, rows, policy, settings, choice)
     file = Path(choice.out or Path(cfg.outputs) / "prefilter" / f"{built.task.name}_{whole[:12]}.jsonl").expanduser()

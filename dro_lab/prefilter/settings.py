@@ -17,8 +17,8 @@ from dro_lab.types import Provenance, Row
 SIGMA_KEYS = ("top_share", "clip_low", "clip_high", "sigma_on", "include_eos")
 """Keys of `filtering=r3_variance` that decide sigma_bar."""
 
-SAMPLING_KEYS = ("top_k", "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation")
-"""Keys of `algorithm` that decide what is sampled, beside those under `rollout`."""
+SAMPLING_KEYS = ("top_k", "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "bf16", "fp16")
+"""Keys of `algorithm` that decide what is sampled and how it is scored, beside those under `rollout`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
