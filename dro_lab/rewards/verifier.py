@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from dro_lab.errors import UserError
 from dro_lab.rewards._tokens import finite_mean
-from dro_lab.types import Need, Rewards, RolloutGroups, Stat, TokenStats
+from dro_lab.types import Need, Rewards, RolloutGroups, Stat, Task, TokenStats
 
 
 def verifier(groups: RolloutGroups, stats: TokenStats) -> Rewards:
@@ -27,6 +28,21 @@ def verifier(groups: RolloutGroups, stats: TokenStats) -> Rewards:
 def needs(**_: Any) -> frozenset[Need]:
     """The judge's quality of each answer."""
     return frozenset({Need(Stat.VERIFIER)})
+
+
+def prepare(task: Task) -> Task:
+    """The data set as it is.
+
+    Raises:
+        UserError: its metric is surface similarity, the stand-in where no verifier is named.
+    """
+    if task.metric_name == "reference_overlap":
+        raise UserError(
+            f"reward=verifier with dataset {task.name} ({task.provenance.kind}): its metric is reference_overlap, "
+            "surface similarity to the reference, which verifies nothing; name a verifier (dataset=jsonl: "
+            "dataset.metric=my_lab.metrics.right), or choose reward=rouge or reward=r3"
+        )
+    return task
 
 
 def check() -> None:

@@ -213,6 +213,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         [OWN, "dataset.source=rows.jsonl", "dataset.metric=null", "reward=verifier"],
         ["judge=exact", "no metric", "reward=r3"],
     ),
+    "verifier that only compares wording": (
+        [OWN, "dataset.source=rows.jsonl", "reward=verifier"],
+        ["reward=verifier", "reference_overlap", "verifies nothing", "dataset.metric=", "reward=rouge"],
+    ),
     # judges
     "no endpoint": (["judge=openai"], ["judge.base_url", "needs an endpoint", "vllm serve"]),
     "endpoint without a scheme": ([*OPENAI, "judge.base_url=localhost:8000/v1"], ["judge.base_url", "begin with http"]),
