@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
@@ -90,7 +91,10 @@ class LabTrainer(GRPOTrainer):
             shape = step.scored.groups.shape
             loss_mask_BT = loss_mask(batch)
             advantages = self.scoring.pipeline.advantages(step.scored, loss_mask_BT.bool().cpu().unflatten(0, shape))
-            batch["advantages"] = advantages.flatten(0, 1).to(batch["completion_ids"].device)
+            per_row = advantages.flatten(0, 1)
+            if per_row.dim() == 2:  # TRL may pad its batch further than the longest completion (pad_to_multiple_of)
+                per_row = pad(per_row, (0, loss_mask_BT.shape[1] - per_row.shape[1]))
+            batch["advantages"] = per_row.to(batch["completion_ids"].device)
             empty = take_out_dropped(batch, step.scored, loss_type=self.loss_type, gather=self.accelerator.gather)
             # gradients of several sampling rounds may add up to one update: one of them that teaches is enough
             self.nothing_kept = empty and (self.nothing_kept or self.state.global_step != self._sampled_at)

@@ -12,6 +12,8 @@ import trl
 from transformers import PrinterCallback, set_seed
 from trl import GRPOTrainer
 
+from dro_lab.components import REFERENCE_NEED
+from dro_lab.rewards.r3 import r3
 from dro_lab.training import trainer as seam
 from dro_lab.types import FilterResult, Rewards
 from tests import lab_fixture as lab
@@ -89,6 +91,16 @@ def test_trl_takes_token_advantages_and_reads_equal_ones_as_rollout_advantages(t
     flat = trainer._compute_loss(trainer.model, batch)
     spread = {**batch, "advantages": batch["advantages"][:, None].expand_as(batch["completion_ids"])}
     assert trainer._compute_loss(trainer.model, spread).item() == pytest.approx(flat.item(), abs=1e-7)
+
+
+def test_token_advantages_fit_a_batch_that_trl_pads_further_than_the_completions(tmp_path):
+    chosen = lab.pipeline(lab.component("r3", r3, REFERENCE_NEED), credit="causal")
+    plain = captured_batch(lab.trainer(tmp_path / "a", chosen=chosen))["advantages"]
+    batch = captured_batch(lab.trainer(tmp_path / "b", chosen=chosen, pad_to_multiple_of=32))
+    assert plain.shape[1] < 32
+    assert batch["advantages"].shape == batch["completion_ids"].shape
+    assert torch.equal(batch["advantages"][:, : plain.shape[1]], plain)
+    assert not batch["advantages"][:, plain.shape[1] :].any()
 
 
 def test_a_rollout_without_a_reward_teaches_nothing_and_leaves_the_baseline(tmp_path):
