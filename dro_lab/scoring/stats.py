@@ -34,6 +34,11 @@ FIELDS: Mapping[Stat, frozenset[str]] = {
 """The fields of `TokenStats` that each statistic fills."""
 
 
+def scored_with(stat: Stat) -> Stat:
+    """The statistic that ``stat`` must share its policy with: all of the reference's tokens are scored under one."""
+    return Stat.REFERENCE if stat in (Stat.RANKS, Stat.MASKED) else stat
+
+
 def check_needs(needs: Iterable[Need], policies: Iterable[str] = ("current",)) -> None:
     """Check before training that every need can be met.
 
@@ -47,7 +52,7 @@ def check_needs(needs: Iterable[Need], policies: Iterable[str] = ("current",)) -
                 f"a component needs {need.stat} under the {need.policy} policy, which this run does not have; "
                 f"available: {', '.join(policies)}"
             )
-        group = Stat.REFERENCE if need.stat in (Stat.RANKS, Stat.MASKED) else need.stat
+        group = scored_with(need.stat)
         if asked.setdefault(group, need.policy) != need.policy:
             raise UserError(
                 f"{need.stat} is asked for under the {asked[group]} and under the {need.policy} policy; one run "

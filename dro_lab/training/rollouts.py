@@ -14,7 +14,7 @@ from torch import Tensor
 from dro_lab.pipeline import Pipeline, Scored, State
 from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import ReasoningFormat, SplitGroups, Splitter, thinking_mode
-from dro_lab.scoring.stats import FIELDS, Quality, Verdicts, collect
+from dro_lab.scoring.stats import FIELDS, Quality, Verdicts, collect, scored_with
 from dro_lab.training.policies import Policies
 from dro_lab.types import Need, Prompt, RolloutGroups, Row, Stat, TokenStats
 
@@ -154,9 +154,10 @@ class RolloutScorer:
 
 
 def _one_policy_each(wanted: frozenset[Need], declared: frozenset[Need]) -> frozenset[Need]:
-    """Reports take a statistic under whichever policy a component asked for it."""
-    asked = {need.stat for need in declared}
-    return declared | {need for need in wanted if need.stat not in asked}
+    """Reports take a statistic under whichever policy a component asked for it, or for one of the same forward."""
+    asked = {scored_with(need.stat): need.policy for need in declared}
+    more = {need for need in wanted if need.stat not in {other.stat for other in declared}}
+    return declared | {Need(need.stat, asked.get(scored_with(need.stat), need.policy)) for need in more}
 
 
 def _only(stats: TokenStats, needs: frozenset[Need]) -> TokenStats:

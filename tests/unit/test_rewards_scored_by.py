@@ -13,6 +13,7 @@ from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import ReasoningFormat
 from dro_lab.training.policies import Policies
 from dro_lab.training.rollouts import RolloutScorer
+from dro_lab.types import Need, Rewards, Stat
 from tests import lab_fixture as lab
 from tests.tiny import byte_tokenizer, tiny_qwen3
 
@@ -128,3 +129,25 @@ def test_the_copies_follow_the_policy_to_its_device_in_place(scored_by):
     assert {name: model.device.type for name, model in models.items()} == dict.fromkeys(
         {"current", "reference", scored_by}, "meta"
     )
+
+
+def test_reports_take_the_references_probabilities_from_the_forward_that_a_component_asked_for():
+    """A component that reads ranks alone: an evaluation must not score the reference under two policies."""
+
+    def low_ranks(groups, stats):
+        return Rewards(outcome_PG=-stats.reference_ranks_PGR.mean(-1))
+
+    bench = Bench(scored_by="reference")
+    ranks = lab.component("low_ranks", low_ranks, frozenset({Need(Stat.RANKS)}))
+    bench.scoring.pipeline = lab.pipeline(ranks, scored_by="reference")
+
+    def evaluated():
+        step = bench.scoring.score(
+            bench.model, ROWS, bench.completions, group_size=2, step=0, progress=0.0, held_out=True
+        )
+        assert step.scored.stats.reference_logps_PGR is None
+        return step.stats_for_reports.reference_logps_PGR
+
+    before = evaluated()
+    bench.move()
+    assert torch.equal(evaluated(), before)
