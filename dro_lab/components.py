@@ -10,7 +10,7 @@ arguments. Its module may declare functions beside it, all called with the bound
 ``prepare(task, **bound) -> Task``
     checks the loaded data set against the component, or selects from its rows (with notes); raises UserError;
 ``initial_state(**bound) -> Mapping``
-    for a method with memory: the function is then called with ``state=`` and returns ``(result, new_state)``, both
+    for a gate or filter with memory, whose function takes ``state=`` and returns ``(result, new_state)``; states are
     JSON-serialisable mappings. The run owns the state; evaluations read it and leave it as it was.
 """
 
@@ -57,6 +57,10 @@ class Component:
         return result, new
 
 
+REMEMBERING = ("gating", "filtering")
+"""The groups whose methods may have memory."""
+
+
 def component(
     group: str,
     node: Any,
@@ -79,7 +83,13 @@ def component(
     """
     function, bound = resolve(group, node)
     module = sys.modules[function.__module__]
-    memory = getattr(module, "initial_state", None)
+    takes_state = "state" in inspect.signature(function).parameters
+    memory = getattr(module, "initial_state", None) if takes_state else None
+    if memory and group not in REMEMBERING:
+        raise UserError(
+            f"{group}._target_: {function.__name__} is a method with memory (it takes `state`); a run keeps one for "
+            f"{' and '.join(REMEMBERING)} only. Take its memory away, or let it be one of these"
+        )
     hidden = supplied | ({"state"} if memory else frozenset())
     _check_signature(group, function, bound, supplied=hidden, positional=False)
     if check := getattr(module, "check", None):
