@@ -25,6 +25,9 @@ from dro_lab.training.clock import PartClock
 from dro_lab.training.rollouts import ScoredStep
 from dro_lab.types import RolloutGroups
 
+LEFT_OUT = "refill: left out (no spread in its rewards, or not needed)"
+"""Why a sampled rollout that neither gate, filter nor mask refused teaches nothing."""
+
 Measure = Callable[[RolloutGroups], Mapping[str, float]]
 """Metrics of a step's rollouts."""
 
@@ -71,7 +74,8 @@ class RunObserver(TrainerCallback):
         self.record.rollouts(_rows(step, advantages_PG))
         for earlier, places in step.replaced:  # what refill took out teaches nothing, but is not lost
             rows, size = _rows(earlier, torch.zeros_like(earlier.scored.rewards.outcome_PG)), advantages_PG.shape[1]
-            self.record.rollouts([rows[p * size + g] for p in places for g in range(size)])
+            taken_out = [rows[p * size + g] for p in places for g in range(size)]
+            self.record.rollouts([{**row, "kept": False, "reason": row["reason"] or LEFT_OUT} for row in taken_out])
         # the first prompt of every step: what training looked at, for the report's heat map
         self.record.tokens(
             token_rows(

@@ -1,7 +1,8 @@
 """Sampling again until a step has its groups (DAPO's dynamic sampling, arXiv 2503.14476), at most n rounds.
 
-Groups that gate, filter or masks took out whole are replaced in place by groups of further prompts; the number of rows
-stays, so TRL's loss sees an ordinary batch. What was replaced is recorded as dropped, and what it cost is a metric.
+Groups that gate, filter or masks took out whole, or whose rewards do not differ, are replaced in place by groups of
+further prompts; the number of rows stays, so TRL's loss sees an ordinary batch. What was replaced is recorded as
+dropped, and what it cost is a metric.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Refill:
             more, found = sample([dict(data[index]) for index in indices for _ in range(group_size)])
             extra += missing * group_size
             sampled.append(found.scored)
-            kept = [p for p in range(missing) if found.scored.teach_PG[p].any()]
+            kept = [p for p, teaches in enumerate(teaching(found)) if teaches]
             places = empty_groups(step)[: len(kept)]
             kept = kept[: len(places)]
             unused = tuple(p for p in range(missing) if p not in kept)
@@ -124,9 +125,25 @@ def _rates(sampled: Sequence[Scored]) -> Mapping[str, float]:
     }
 
 
+NO_SPREAD = 1e-6
+"""Rewards of a group that differ by less give no advantages."""
+
+
+def teaching(step: ScoredStep) -> list[bool]:
+    """By group: whether some rollout may teach, and the group's rewards differ (a group all right or all wrong has no
+    advantages: what DAPO samples again for)."""
+    rewards = step.scored.rewards
+    may_P = step.scored.teach_PG.any(1)
+    if rewards.process_PGC is not None:  # credit on tokens may differ where outcomes do not
+        return may_P.tolist()
+    highest_P = rewards.outcome_PG.nan_to_num(nan=-torch.inf).amax(1)
+    lowest_P = rewards.outcome_PG.nan_to_num(nan=torch.inf).amin(1)
+    return (may_P & (highest_P - lowest_P > NO_SPREAD)).tolist()
+
+
 def empty_groups(step: ScoredStep) -> list[int]:
-    """The groups of which no rollout teaches."""
-    return [p for p, teaches_G in enumerate(step.scored.teach_PG) if not teaches_G.any()]
+    """The groups that teach nothing."""
+    return [p for p, teaches in enumerate(teaching(step)) if not teaches]
 
 
 def _rows(groups: Sequence[int], size: int) -> list[int]:

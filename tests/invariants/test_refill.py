@@ -6,9 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback
 
+from dro_lab.record.read import load_run
+from dro_lab.training.observer import LEFT_OUT
 from dro_lab.training.refill import Prompts, Refill, merge_batches
-from dro_lab.types import FilterResult, GateResult
+from dro_lab.types import FilterResult, GateResult, Rewards
 from tests import lab_fixture as lab
+from tests.cli_fixture import run_main, save_policy, small_run
 from tests.contract.test_trl_seam import captured_batch, weights
 from tests.tiny import byte_tokenizer, tiny_qwen3
 
@@ -88,6 +91,34 @@ def test_rounds_end_and_a_step_without_any_group_changes_nothing(tmp_path):
     trainer.train()
     after = weights(trainer.model)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_groups_without_any_spread_are_replaced_without_a_filter(tmp_path):
+    """DAPO's dynamic sampling: a group all right or all wrong has no advantages."""
+
+    def flat_but(*wanted):
+        def reward(groups, stats):
+            outcome_PG = lab.count_reward(groups, stats).outcome_PG
+            for p, columns in enumerate(groups.columns_P):
+                if int(columns["id"].removeprefix("row-")) not in wanted:
+                    outcome_PG[p] = 1.0
+            return Rewards(outcome_PG=outcome_PG)
+
+        return lab.component("flat", reward)
+
+    seen = []
+    trainer = lab.trainer(
+        tmp_path,
+        chosen=lab.pipeline(flat_but(1, 4)),
+        observer=lambda step, advantages: seen.append((step, advantages)) or {},
+        extra={"refill": Refill(8, Prompts(len(lab.ROWS), seed=3))},
+    )
+    captured_batch(trainer)
+    step, advantages = seen[0]
+    assert set(step.rows) <= {1, 4}
+    assert (advantages.abs().amax(1) > 0).all()
+    assert step.metrics["filter/refilled_share"] > 0
+    assert step.metrics["filter/dropped_share"] == 0.0
 
 
 def test_a_step_that_has_its_groups_is_left_as_it_is(tmp_path):
@@ -259,3 +290,18 @@ def test_an_update_of_several_sampling_rounds_is_made_if_one_of_them_teaches(tmp
     after = weights(trainer.model)
     assert len(rounds) == 2
     assert any(not torch.equal(before[name], after[name]) for name in before) == moves
+
+
+def test_what_refill_left_out_stands_in_the_record_as_not_kept_with_its_reason(tmp_path, monkeypatch):
+    """A random policy's answers are all wrong: no group has any spread, and no round finds one that has."""
+    monkeypatch.chdir(tmp_path)
+    policy = save_policy(tmp_path / "policy")
+    chosen = ["reward=verifier", "filtering.refill=true", "filtering.max_rounds=2", "steps=1"]
+    ended = run_main(small_run(policy, chosen))
+    assert ended.code == 0, ended.err
+    run = load_run(tmp_path / "run")
+    left_out = run.rollouts[run.rollouts["reason"] == LEFT_OUT]
+    assert len(left_out) == run.metrics["filter/refill_rollouts"].sum() > 0
+    assert not left_out["kept"].any()
+    assert (left_out["advantage"] == 0).all()
+    assert len(run.rollouts) > len(left_out)  # the step's own rows are there too
