@@ -159,13 +159,14 @@ def step_metrics(scored: Scored, name: str) -> Mapping[str, float]:
     """What a step's rollouts look like: *sampled* counts every rollout, *trained* only those that teach."""
     outcome, kept = scored.sampled.outcome_PG, scored.rewards.outcome_PG[scored.teach_PG]
     groups = scored.groups
-    spread_P = outcome.std(dim=1, correction=0) if outcome.shape[1] > 1 else torch.zeros(len(outcome))
+    centred = outcome - outcome.nanmean(1, keepdim=True)  # a rollout that could not be scored hides no group
+    spread_P = centred.square().nanmean(1).sqrt()
     metrics = {
         "reward/sampled": _mean(outcome),
         "reward/trained": _mean(kept),
         "reward/group_std": _mean(spread_P),
         "reward/unscorable_share": torch.isnan(outcome).float().mean().item(),
-        "groups/zero_signal_share": _mean((spread_P < 1e-6).float()),
+        "groups/zero_signal_share": (~(spread_P >= 1e-6)).float().mean().item(),  # nan: nothing was scored
         "gate/rejected_share": rejected(scored.gate).float().mean().item(),
         "gate/failed_share": scored.gate.failed_PG.float().mean().item(),
         "filter/dropped_share": 1.0 - scored.filtered.keep_PG.float().mean().item(),

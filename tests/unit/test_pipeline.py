@@ -131,3 +131,18 @@ def test_a_reward_of_the_wrong_kind_is_told_so(outcome, found):
     broken = pipeline(component("mine", lambda groups, stats: Rewards(outcome_PG=outcome)))
     with pytest.raises(UserError, match=found):
         broken.score(groups(), TokenStats())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "share", "spread"),
+    [
+        ([[1.0, 3.0], [4.0, 4.0]], 0.5, 0.5),
+        ([[1.0, torch.nan], [4.0, 2.0]], 0.5, 0.5),  # one scored rollout differs from none
+        ([[torch.nan, torch.nan], [4.0, 2.0]], 0.5, 1.0),  # nothing scored: nothing taught
+    ],
+)
+def test_a_rollout_without_a_reward_hides_no_group_without_signal(outcome, share, spread):
+    fixed = component("fixed", lambda groups, stats: Rewards(outcome_PG=torch.tensor(outcome)))
+    metrics = step_metrics(pipeline(fixed).score(groups(), TokenStats()), "fixed")
+    assert metrics["groups/zero_signal_share"] == share
+    assert metrics["reward/group_std"] == pytest.approx(spread)
