@@ -132,10 +132,17 @@ def decide(
 
 
 def floored(rewards: Rewards, failed_PG: Tensor) -> Rewards:
-    """Failing rollouts get their group's lowest reward and no process credit; a nan stays nan."""
+    """Failing rollouts get their group's lowest reward and no process credit; a nan stays nan.
+
+    The part ``before_floor`` keeps what each reward was, so that the record shows who was floored.
+    """
     outcome_PG = rewards.outcome_PG
     lowest_P1 = outcome_PG.nan_to_num(nan=torch.inf).amin(1, keepdim=True)
-    changed = replace(rewards, outcome_PG=torch.where(failed_PG & ~outcome_PG.isnan(), lowest_P1, outcome_PG))
+    changed = replace(
+        rewards,
+        outcome_PG=torch.where(failed_PG & ~outcome_PG.isnan(), lowest_P1, outcome_PG),
+        parts={**rewards.parts, "before_floor": outcome_PG},
+    )
     if rewards.process_PGC is not None:
         changed = replace(changed, process_PGC=rewards.process_PGC.masked_fill(failed_PG[..., None], 0.0))
     if rewards.process_mask_PGC is not None:

@@ -105,6 +105,7 @@ def test_zero_keeps_the_group_in_the_loss_without_advantage():
 def test_floor_takes_the_lowest_reward_before_flooring_and_only_from_those_that_fail():
     result = gate(["nn", "yy", "yn", "yy"], [0.9, 0.7, 0.5, 0.1], nu=0.6, on_reject="floor")
     torch.testing.assert_close(result.rewards.outcome_PG, torch.tensor([[0.1, 0.7, 0.1, 0.1]]))
+    torch.testing.assert_close(result.rewards.parts["before_floor"], torch.tensor([[0.9, 0.7, 0.5, 0.1]]))
     assert result.failed_PG.tolist() == [[True, False, True, False]]
     assert result.admit_P.tolist() == [True]
     assert result.rejected_P.tolist() == [False]
