@@ -331,6 +331,8 @@ class Run:
         first = list(evaluations[0].estimates.values())
         last = list(evaluations[-1].estimates.values())
         self.console.result(summary, first, last)
+        if empty := self.observer.empty_steps:
+            self.console.warn(f"{empty} of {summary.steps} steps made no update: gate, filter and masks left nothing")
         if self.built.task.refused:
             self.console.warn(f"{len(self.built.task.refused)} rows were refused; `python -m dro_lab.data` says why")
         farewell(

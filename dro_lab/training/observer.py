@@ -62,6 +62,7 @@ class RunObserver(TrainerCallback):
     evaluations: list[Evaluation] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
     steps_done: int = 0
+    empty_steps: int = 0  # in which gate, filter and masks left nothing to learn from: no update was made
     stopped: str | None = None  # why a monitor ended the training
     _held_out: Mapping[str, float] = field(default_factory=dict)  # what monitors know of the last evaluation
     _training_since: float = 0.0
@@ -107,6 +108,8 @@ class RunObserver(TrainerCallback):
             return
         numbers = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
         numbers.update({f"judge/{name}": float(value) for name, value in self.counts().items()})
+        self.empty_steps += numbers.get("rollouts/kept_share") == 0.0
+        numbers["rollouts/empty_steps"] = float(self.empty_steps)
         step = state.global_step
         alerts = self.watch({**numbers, **self._held_out})
         numbers.update(self.watch.metrics())

@@ -22,6 +22,7 @@ from dro_lab.tracking.none import NoTracker
 from dro_lab.training.clock import PartClock
 from dro_lab.training.observer import RunObserver
 from dro_lab.types import Provenance, Task
+from tests.cli_fixture import run_main, save_policy, small_run
 from tests.lab_fixture import ROWS, trainer
 from tests.record_fixture import summary
 from tests.unit.test_evaluation_settings import settings
@@ -231,3 +232,17 @@ def test_nothing_to_train_gives_one_column():
 
 def test_a_stopped_run_says_why_under_its_table():
     assert table({}, {}, status="stopped", stopped="health.x at step 3: bad")[-1] == "stopped  health.x at step 3: bad"
+
+
+def test_steps_without_an_update_are_counted_and_said_at_the_end(tmp_path, monkeypatch):
+    """A random policy never closes its reasoning; where such completions are masked, nothing may teach."""
+    monkeypatch.chdir(tmp_path)
+    policy = save_policy(tmp_path / "policy")
+    for mask, empty in ((True, [1.0, 2.0]), (False, [0.0, 0.0])):
+        folder = f"mask_{mask}"
+        chosen = [f"rollout.mask_malformed_completions={str(mask).lower()}", f"hydra.run.dir={folder}"]
+        ended = run_main(small_run(policy, chosen))
+        assert ended.code == 0, ended.err
+        assert load_run(tmp_path / folder).metrics["rollouts/empty_steps"].tolist() == empty
+        said = "2 of 2 steps made no update: gate, filter and masks left nothing"
+        assert (said in " ".join(ended.text.split())) == mask
