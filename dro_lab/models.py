@@ -271,3 +271,21 @@ def load_weights(spec: PolicySpec) -> PreTrainedModel:
         )
     except Exception as error:
         raise _unloadable(spec, error) from error
+
+
+def load_to_ask(spec: PolicySpec) -> PreTrainedModel:
+    """The policy for questions alone: in evaluation mode, without gradients, on the accelerator where there is one (a
+    run's trainer moves its policy there by itself).
+
+    Raises:
+        UserError: not loadable.
+    """
+    import torch
+    from torch import nn
+
+    model = load_weights(spec).eval()
+    model.requires_grad_(False)
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is not None:
+        nn.Module.to(model, device)
+    return model

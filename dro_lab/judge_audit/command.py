@@ -27,7 +27,7 @@ from dro_lab.judge_audit.measure import exact_figures, order_figures, verdict_fi
 from dro_lab.judge_audit.preferences import preference_figures, read
 from dro_lab.judge_audit.settings import Audit
 from dro_lab.judges.protocol import Judge
-from dro_lab.models import load_tokenizer, load_weights, policy_spec
+from dro_lab.models import load_to_ask, load_tokenizer, policy_spec
 from dro_lab.record.environment import git_state, versions
 from dro_lab.record.files import write_json
 from dro_lab.types import Task
@@ -153,7 +153,7 @@ def _attach(judge: Judge, cfg: DictConfig, task: Task) -> str | None:
     policy = tokenizer = None
     if judge.asks_reference:
         tokenizer = load_tokenizer(spec)
-        policy = load_weights(spec).eval()
+        policy = load_to_ask(spec)
     judge.attach(policy=policy, tokenizer=tokenizer, chat_template_kwargs=spec.chat_template_kwargs)
     return spec.name if judge.asks_reference else None
 

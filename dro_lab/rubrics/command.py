@@ -193,10 +193,10 @@ def _spec(cfg: Any, task: Task) -> Any:
 
 
 def _policy(spec: Any) -> tuple[Any, Any]:
-    from dro_lab.models import load_tokenizer, load_weights
+    from dro_lab.models import load_to_ask, load_tokenizer
 
     tokenizer = load_tokenizer(spec)
-    return load_weights(spec).eval(), tokenizer
+    return load_to_ask(spec), tokenizer
 
 
 def _commit() -> str:

@@ -15,7 +15,7 @@ from dro_lab.judges.fence import CONTROL, enclose, fence_for, folded, literal_to
 from dro_lab.judges.policy import PolicyJudge, prepare, sides
 from dro_lab.judges.prompts import check_prompt, pair_prompt, query_text
 from dro_lab.judges.protocol import NO, UNKNOWN, YES, Pair, Question
-from dro_lab.models import load_tokenizer, load_weights, policy_spec, shipped_policy
+from dro_lab.models import load_to_ask, load_tokenizer, load_weights, policy_spec, shipped_policy
 from dro_lab.scoring.next_token import next_token_logps
 from dro_lab.types import Check, Need, Provenance, Row, Stat, Task
 from tests.tiny import TEMPLATES, byte_tokenizer, metaspace_tokenizer, tiny_gemma2, tiny_gpt2, tiny_qwen3
@@ -376,3 +376,13 @@ def test_a_verifier_needs_a_metric_and_whoever_reads_is_told_whose_opinion_it_is
 def test_a_small_policy_says_that_it_is_no_judge(capsys):
     judge()
     assert "is no judge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("accelerator", "device"), [(None, "cpu"), (torch.device("meta"), "meta")])
+def test_commands_ask_a_policy_where_it_is_fast(monkeypatch, accelerator, device):
+    """No trainer moves it there: a large policy would be asked on the CPU of a GPU machine."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: accelerator)
+    policy = load_to_ask(policy_spec(OmegaConf.load(CONF / "model" / "tiny.yaml") | {"path": str(shipped_policy())}))
+    assert policy.device.type == device
+    assert not policy.training
+    assert not any(weight.requires_grad for weight in policy.parameters())
