@@ -133,9 +133,10 @@ def _with(row: Row, source: RubricFile, split: str) -> Row:
     return replace(row, columns={**row.columns, "rubric": checks})
 
 
-def _checked(row: Row, split: str) -> None:
+def _checked(row: Row, split: str) -> int:
+    """How many checks the row carries. Raises `UserError` where they cannot be read."""
     try:
-        checks_of(row.columns)
+        return len(checks_of(row.columns))
     except ValueError as error:
         raise UserError(
             f"gating=rubric: {split} row {row.id}: {error}; correct the row, or give gating.rubrics.file=FILE "

@@ -53,8 +53,8 @@ def corrupt(rows: Sequence[Row], how: Corruption, *, share: float, seed: int) ->
 
     Which rows is a pure function of their order, ``share`` and ``seed``; rows that stay are the same objects.
     """
-    places = [place for place, row in enumerate(rows) if checks_of(row.columns)]
-    if how == "none" or not places:
+    places = [place for place, row in enumerate(rows) if checks_of(row.columns)] if how != "none" else []
+    if not places:
         return list(rows), 0
     order = [places[number] for number in np.random.default_rng(seed).permutation(len(places))]
     chosen = order[: max(1, round(share * len(places)))]
