@@ -57,7 +57,7 @@ def run_all(jobs: Sequence[Job], *, workers: int) -> None:
     print(f"{len(jobs)} runs, {len(jobs) - len(todo)} already finished, {workers} side by side", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     failed = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=16) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for number, (job, problem) in enumerate(pool.map(_work, todo), start=1):
             seconds = "" if problem else f"{load_run(job.folder).summary['seconds']['total']:.0f} s"
             print(f"{number}/{len(todo)} {job.folder.name}: {problem or seconds}", flush=True)
