@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dro_lab.errors import UserError
 from dro_lab.record.read import Run, load_run
+from experiments.archive import Archive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +46,22 @@ def finished(folder: Path) -> Run | None:
         return None
 
 
-def run_all(jobs: Sequence[Job], *, workers: int) -> None:
-    """Run what is not finished, ``workers`` at a time, one thread each.
+def run_all(jobs: Sequence[Job], *, workers: int, archive: Archive | None = None) -> None:
+    """Run what is neither finished nor archived, ``workers`` at a time, one thread each; archive what is finished.
 
     A folder that holds an unfinished run is moved aside (``NAME.unfinished``), not overwritten.
 
     Raises:
         RuntimeError: a job failed; names its log. The others are finished first.
     """
-    todo = [job for job in jobs if finished(job.folder) is None]
+    todo = []
+    for job in jobs:
+        if archive is not None and archive.holds(job.folder, job.overrides):
+            continue
+        if finished(job.folder) is None:
+            todo.append(job)
+        elif archive is not None:
+            archive.keep(job.folder, job.overrides)
     print(f"{len(jobs)} runs, {len(jobs) - len(todo)} already finished, {workers} side by side", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     failed = []
@@ -62,6 +70,8 @@ def run_all(jobs: Sequence[Job], *, workers: int) -> None:
             seconds = "" if problem else f"{load_run(job.folder).summary['seconds']['total']:.0f} s"
             print(f"{number}/{len(todo)} {job.folder.name}: {problem or seconds}", flush=True)
             failed += [(job, problem)] if problem else []
+            if archive is not None and not problem:
+                archive.keep(job.folder, job.overrides)
     if failed:
         job, problem = failed[0]
         raise RuntimeError(f"{len(failed)} jobs failed; the first: {' '.join(job.command)}: {problem}; see {job.log}")

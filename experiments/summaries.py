@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dro_lab.record.read import Run, load_run
+from dro_lab.record.read import Run
+from experiments.archive import Archive
 
 CONFIDENCE = 0.9
 RESAMPLES = 10_000
@@ -52,10 +53,9 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Over:
 
 
 def evaluated(run: Run, metric: str, *, split: str = "validation", decoding: str = "sampled") -> Curve:
-    """``[(step, value), ...]`` of an evaluated metric; decoding matters only where the record tells them apart."""
-    evals = run.evals[(run.evals["metric"] == metric) & (run.evals["split"] == split)]
-    if "decoding" in evals.columns:
-        evals = evals[evals["decoding"] == decoding]
+    """``[(step, value), ...]`` of an evaluated metric."""
+    every = run.all_evals
+    evals = every[(every["metric"] == metric) & (every["split"] == split) & (every["decoding"] == decoding)]
     return [(int(step), float(value)) for step, value in zip(evals["step"], evals["value"], strict=True)]
 
 
@@ -66,9 +66,9 @@ def trained(run: Run, metric: str, *, first: int | None = None, last: int | None
     return float(part.mean())
 
 
-def finished_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs, each of which must be finished: a missing run is an error, not a gap."""
-    return [load_run(folder, require_finished=True) for folder in folders]
+def finished_runs(folders: Sequence[Path], archive: Archive) -> list[Run]:
+    """The runs, each archived or finished on disk: a missing run is an error, not a gap."""
+    return [archive.load(folder) for folder in folders]
 
 
 def head(title: str, *, command: str, seeds: Sequence[int], runs: Sequence[Run]) -> list[str]:

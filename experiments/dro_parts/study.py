@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.gating import policies
 from experiments.runs import Job, run_all
@@ -39,6 +40,10 @@ PUBLISHED = {
 rewards the rubric itself, which is not the same as gating average probability."""
 
 
+def archive_of(root: Path) -> Archive:
+    return Archive(HERE / "runs.jsonl", root)
+
+
 def folder_of(root: Path, part: str, seed: int) -> Path:
     name = "".join(c if c.isalnum() else "_" for c in part)
     return root / f"{name}_s{seed}"
@@ -65,7 +70,7 @@ def jobs(root: Path, seeds: Sequence[int]) -> list[Job]:
 
 def markdown(root: Path, seeds: Sequence[int]) -> str:
     """The results page."""
-    runs = {part: finished_runs([folder_of(root, part, seed) for seed in seeds]) for part in PARTS}
+    runs = {part: finished_runs([folder_of(root, part, seed) for seed in seeds], archive_of(root)) for part in PARTS}
     final = {part: [evaluated(run, "quality")[-1][1] for run in of_seeds] for part, of_seeds in runs.items()}
     rows = []
     for part, of_seeds in runs.items():
@@ -99,11 +104,14 @@ def main() -> None:
     arguments = parser.parse_args()
     seeds, root = [int(seed) for seed in arguments.seeds.split(",")], arguments.outputs
     policies.build(SHARE, BONUS, root / "policy")
-    run_all(jobs(root, seeds), workers=arguments.workers)
+    run_all(jobs(root, seeds), workers=arguments.workers, archive=archive_of(root))
     text = markdown(root, seeds)
     (HERE / "results.md").write_text(text)
     curves = {
-        part: [evaluated(run, "quality") for run in finished_runs([folder_of(root, part, seed) for seed in seeds])]
+        part: [
+            evaluated(run, "quality")
+            for run in finished_runs([folder_of(root, part, seed) for seed in seeds], archive_of(root))
+        ]
         for part in PARTS
     }
     panels = [Panel(title="ParaRev twin, 20% of the rollouts skip", curves=curves)]

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from analysis.steps_to_target import Ratio, ratio_of_medians, steps_to_target
 from dro_lab.prefilter.file import read
+from dro_lab.record.read import Run
+from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.runs import Job, run_all
 from experiments.summaries import CONFIDENCE, difference, evaluated, finished_runs, head, over, table, trained
@@ -56,6 +58,10 @@ def overrides(root: Path, name: str, seed: int) -> list[str]:
     return ["filtering=r3_variance", *(["filtering.refill=true"] if share else [])]
 
 
+def archive_of(root: Path) -> Archive:
+    return Archive(HERE / "runs.jsonl", root)
+
+
 def folder_of(root: Path, name: str, seed: int) -> Path:
     return root / f"{name.replace(', ', '_').replace(' ', '_')}_s{seed}"
 
@@ -79,7 +85,7 @@ def jobs(root: Path, seeds: Sequence[int]) -> list[Job]:
 
 def markdown(root: Path, seeds: Sequence[int]) -> str:
     """The results page."""
-    runs = {name: finished_runs([folder_of(root, name, seed) for seed in seeds]) for name in FILTERS}
+    runs = {name: finished_runs([folder_of(root, name, seed) for seed in seeds], archive_of(root)) for name in FILTERS}
     curves = {name: [evaluated(run, "quality") for run in of_seeds] for name, of_seeds in runs.items()}
     final = {name: [curve[-1][1] for curve in of_seeds] for name, of_seeds in curves.items()}
     reached = {
@@ -115,8 +121,8 @@ def markdown(root: Path, seeds: Sequence[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _has_ood(run: object) -> bool:
-    return "ood" in set(run.evals["split"])  # type: ignore[attr-defined]
+def _has_ood(run: Run) -> bool:
+    return "ood" in set(run.all_evals["split"])
 
 
 def _kept(root: Path, share: float, seeds: Sequence[int]) -> str:
@@ -141,11 +147,14 @@ def main() -> None:
     arguments = parser.parse_args()
     seeds, root = [int(seed) for seed in arguments.seeds.split(",")], arguments.outputs
     prefilter(root, seeds)
-    run_all(jobs(root, seeds), workers=arguments.workers)
+    run_all(jobs(root, seeds), workers=arguments.workers, archive=archive_of(root))
     text = markdown(root, seeds)
     (HERE / "results.md").write_text(text)
     curves = {
-        name: [evaluated(run, "quality") for run in finished_runs([folder_of(root, name, seed) for seed in seeds])]
+        name: [
+            evaluated(run, "quality")
+            for run in finished_runs([folder_of(root, name, seed) for seed in seeds], archive_of(root))
+        ]
         for name in FILTERS
     }
     panels = [Panel(title="ParaRev twin, 2 to 4 turns", curves=curves)]

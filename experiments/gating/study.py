@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dro_lab.record.read import Run
+from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.gating import policies
 from experiments.runs import Job, run_all
@@ -45,6 +46,10 @@ class Setting:
 
     def __str__(self) -> str:
         return f"{self.share:.0%} skip, bonus {self.bonus:g}"
+
+
+def archive_of(root: Path) -> Archive:
+    return Archive(HERE / "runs.jsonl", root)
 
 
 def folder_of(root: Path, setting: Setting, reward: str, gate: str, seed: int) -> Path:
@@ -95,7 +100,7 @@ def markdown(root: Path, seeds: Sequence[int], settings: Sequence[Setting]) -> s
         rows = []
         for reward in REWARDS:
             for gate in GATES:
-                runs = finished_runs([folder_of(root, setting, reward, gate, seed) for seed in seeds])
+                runs = finished_runs([folder_of(root, setting, reward, gate, seed) for seed in seeds], archive_of(root))
                 everything += runs
                 rows.append(_row(reward, gate, runs))
         lines += [f"## {setting}", "", *table(COLUMNS, rows)]
@@ -142,7 +147,7 @@ def main() -> None:
     if not arguments.tables_only:
         for setting in settings:
             policies.build(setting.share, setting.bonus, root / "policies" / setting.name)
-        run_all(jobs(root, seeds, settings), workers=arguments.workers)
+        run_all(jobs(root, seeds, settings), workers=arguments.workers, archive=archive_of(root))
     text = markdown(root, seeds, settings)
     (HERE / "results.md").write_text(text)
     panels = [
@@ -151,7 +156,9 @@ def main() -> None:
             curves={
                 f"{reward}, {gate}": [
                     evaluated(run, "quality")
-                    for run in finished_runs([folder_of(root, setting, reward, gate, seed) for seed in seeds])
+                    for run in finished_runs(
+                        [folder_of(root, setting, reward, gate, seed) for seed in seeds], archive_of(root)
+                    )
                 ]
                 for reward in REWARDS
                 for gate in GATES

@@ -12,12 +12,17 @@ from pathlib import Path
 
 from dro_lab.data.twins.protocol import NAMES
 from dro_lab.record.read import Run
+from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.runs import Job, run_all
 from experiments.summaries import difference, evaluated, finished_runs, head, over, table, trained
 
 HERE = Path(__file__).parent
 COMMAND = "python -m experiments.twins.study"
+
+
+def archive_of(root: Path) -> Archive:
+    return Archive(HERE / "runs.jsonl", root)
 
 
 def folder_of(root: Path, dataset: str, seed: int) -> Path:
@@ -35,7 +40,7 @@ def jobs(root: Path, seeds: list[int], datasets: list[str]) -> list[Job]:
 
 def markdown(root: Path, seeds: list[int], datasets: list[str]) -> str:
     """The results page."""
-    runs = {name: finished_runs([folder_of(root, name, seed) for seed in seeds]) for name in datasets}
+    runs = {name: finished_runs([folder_of(root, name, seed) for seed in seeds], archive_of(root)) for name in datasets}
     rows = []
     for name, of_seeds in runs.items():
         quality = [evaluated(run, "quality") for run in of_seeds]
@@ -77,7 +82,7 @@ def main() -> None:
     parser.add_argument("--outputs", type=Path, default=Path("outputs/twins"))
     arguments = parser.parse_args()
     seeds, datasets = [int(seed) for seed in arguments.seeds.split(",")], arguments.datasets.split(",")
-    run_all(jobs(arguments.outputs, seeds, datasets), workers=arguments.workers)
+    run_all(jobs(arguments.outputs, seeds, datasets), workers=arguments.workers, archive=archive_of(arguments.outputs))
     text = markdown(arguments.outputs, seeds, datasets)
     (HERE / "results.md").write_text(text)
     panels = [
@@ -86,7 +91,9 @@ def main() -> None:
             curves={
                 "R3 + rubric gate + variance filter": [
                     evaluated(run, "quality")
-                    for run in finished_runs([folder_of(arguments.outputs, name, seed) for seed in seeds])
+                    for run in finished_runs(
+                        [folder_of(arguments.outputs, name, seed) for seed in seeds], archive_of(arguments.outputs)
+                    )
                 ]
             },
         )

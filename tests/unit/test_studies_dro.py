@@ -1,5 +1,6 @@
 """What the studies of DRO's parts compute and run: intervals, outcomes, jobs that compose, pictures with numbers."""
 
+import contextlib
 import csv
 import math
 from pathlib import Path
@@ -8,12 +9,16 @@ import pytest
 
 from dro_lab.config import check
 from dro_lab.data.__main__ import compose
+from dro_lab.errors import UserError
+from dro_lab.record.read import load_run
+from experiments.archive import Archive
 from experiments.dro_parts import study as dro_parts
 from experiments.figures import Panel, draw_curves
 from experiments.filtering import study as filtering
 from experiments.gating import study as gating
-from experiments.summaries import difference, over
+from experiments.summaries import difference, evaluated, over, trained
 from experiments.twins import study as twins
+from tests.cli_fixture import run_main, save_policy, small_run
 
 
 def test_a_mean_over_seeds_has_an_interval_that_covers_it_and_leaves_out_what_was_not_measured():
@@ -85,3 +90,42 @@ def test_curves_are_drawn_with_the_numbers_they_show(tmp_path):
         ("1", "4", 0.4),
     ]
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------------------------ archives
+
+
+def test_an_archived_run_gives_the_figures_of_its_record(tmp_path, policy_run):
+    archive = Archive(tmp_path / "runs.jsonl", policy_run.parent)
+    overrides = ["reward=r3", "seed=0", "model.path=/somewhere/else"]
+    assert not archive.holds(policy_run, overrides)
+    archive.keep(policy_run, overrides)
+    assert archive.holds(policy_run, ["reward=r3", "seed=0", "model.path=/another/place"])
+    assert not archive.holds(policy_run, ["reward=r3", "seed=1"])
+    stored, whole = archive.load(policy_run), load_run(policy_run)
+    for split, decoding in (("validation", "sampled"), ("validation", "greedy"), ("ood", "sampled")):
+        for metric in ("quality", "win_rate"):
+            kept = dict(evaluated(stored, metric, split=split, decoding=decoding))
+            assert kept == pytest.approx(dict(evaluated(whole, metric, split=split, decoding=decoding)), abs=1e-5)
+            assert set(kept) == ({0, 2} if metric == "quality" else {2})
+    for metric in ("gate/rejected_share", "rollouts/kept_share"):
+        for part in ({}, {"first": 1}, {"last": 1}):
+            assert trained(stored, metric, **part) == pytest.approx(trained(whole, metric, **part), abs=1e-5)
+    assert stored.environment["git"]["commit"] == whole.environment["git"]["commit"]
+    archive.keep(policy_run, overrides)
+    assert len(archive.entries()) == 1  # kept once, whatever happens twice
+
+
+def test_what_is_neither_archived_nor_finished_is_an_error(tmp_path):
+    with pytest.raises(UserError):
+        Archive(tmp_path / "runs.jsonl", tmp_path).load(tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def policy_run(tmp_path_factory) -> Path:
+    """A finished run of two steps."""
+    folder = tmp_path_factory.mktemp("study")
+    with contextlib.chdir(folder):
+        ended = run_main(small_run(save_policy(folder / "tiny"), ["dataset.sizes.ood=4", "report=false"]))
+    assert ended.code == 0, ended.err
+    return folder / "run"
