@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from dro_lab.training.clock import PartClock
-from dro_lab.training.dropped import loss_mask, take_out_dropped
+from dro_lab.training.dropped import as_rows, loss_mask, take_out_dropped
 from dro_lab.training.empty_update import SkipEmptyUpdate
 from dro_lab.training.greedy import greedy_decoding
 from dro_lab.training.refill import Refill
@@ -58,6 +57,7 @@ class LabTrainer(GRPOTrainer):
         self.nothing_kept = False  # in all that was sampled for the coming update
         self._sampled_at = -1  # updates done when it last sampled
         super().__init__(reward_funcs=[_named(scoring.pipeline.reward.name)], **kwargs)
+        self._kl_weight = self.beta
         self.add_callback(SkipEmptyUpdate(self))
 
     @property
@@ -91,11 +91,11 @@ class LabTrainer(GRPOTrainer):
             shape = step.scored.groups.shape
             loss_mask_BT = loss_mask(batch)
             advantages = self.scoring.pipeline.advantages(step.scored, loss_mask_BT.bool().cpu().unflatten(0, shape))
-            per_row = advantages.flatten(0, 1)
-            if per_row.dim() == 2:  # TRL may pad its batch further than the longest completion (pad_to_multiple_of)
-                per_row = pad(per_row, (0, loss_mask_BT.shape[1] - per_row.shape[1]))
-            batch["advantages"] = per_row.to(batch["completion_ids"].device)
-            empty = take_out_dropped(batch, step.scored, loss_type=self.loss_type, gather=self.accelerator.gather)
+            rows = as_rows(advantages, width=loss_mask_BT.shape[1])
+            batch["advantages"] = rows.to(batch["completion_ids"].device)
+            all_ranks = self.accelerator.gather
+            empty, scale = take_out_dropped(batch, step.scored, loss_type=self.loss_type, gather=all_ranks)
+            self.beta = self._kl_weight * scale
             # gradients of several sampling rounds may add up to one update: one of them that teaches is enough
             self.nothing_kept = empty and (self.nothing_kept or self.state.global_step != self._sampled_at)
             self._sampled_at = self.state.global_step

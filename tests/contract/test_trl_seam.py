@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import trl
-from transformers import PrinterCallback, set_seed
+from transformers import AutoModelForCausalLM, PrinterCallback, set_seed
 from trl import GRPOTrainer
 
 from dro_lab.components import REFERENCE_NEED
@@ -162,6 +162,12 @@ def keep_first(groups, stats, rewards) -> FilterResult:
     return FilterResult(keep_PG=keep, reasons_P=["", "dropped by the test"])
 
 
+def on_disk(folder):
+    """A policy that TRL can load again as the reference of its KL term."""
+    tiny_qwen3(len(byte_tokenizer())).save_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
 def keep_nothing(groups, stats, rewards) -> FilterResult:
     prompts, group = groups.shape
     return FilterResult(keep_PG=torch.zeros(prompts, group, dtype=torch.bool), reasons_P=["dropped"] * prompts)
@@ -174,14 +180,22 @@ def gradient(trainer, batch) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5])
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_a_dropped_group_gives_the_gradient_of_a_smaller_batch(tmp_path, loss_type):
+def test_a_dropped_group_gives_the_gradient_of_a_smaller_batch(tmp_path, loss_type, beta):
     trainer = lab.trainer(
-        tmp_path, chosen=lab.pipeline(filter=lab.component("keep_first", keep_first)), loss_type=loss_type
+        tmp_path / "run",
+        chosen=lab.pipeline(filter=lab.component("keep_first", keep_first)),
+        loss_type=loss_type,
+        beta=beta,
+        model=on_disk(tmp_path / "policy"),
     )
     batch = captured_batch(trainer)
     assert batch["completion_mask"][4:].sum() == 0
+    if beta:  # a KL term with a gradient of its own: at the start it has none
+        batch["ref_per_token_logps"] = batch["ref_per_token_logps"] - torch.linspace(0, 1, 8)[:, None]
     dropped = gradient(trainer, batch)
+    trainer.beta = beta
     rows = {key: value[:4] if value.dim() else value for key, value in batch.items()}
     rows["advantages"] = trainer.scoring.pipeline.advantages(trainer._scored.scored, None)[0]
     rows["num_items_in_batch"] = rows["completion_mask"].sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import TrainerCallback
 
 from dro_lab.record.read import load_run
 from dro_lab.training.observer import LEFT_OUT
@@ -12,14 +12,7 @@ from dro_lab.training.refill import Prompts, Refill, merge_batches
 from dro_lab.types import FilterResult, GateResult, Rewards
 from tests import lab_fixture as lab
 from tests.cli_fixture import run_main, save_policy, small_run
-from tests.contract.test_trl_seam import captured_batch, weights
-from tests.tiny import byte_tokenizer, tiny_qwen3
-
-
-def on_disk(folder):
-    """A policy that TRL can load again as the reference of its KL term."""
-    tiny_qwen3(len(byte_tokenizer())).save_pretrained(folder)
-    return AutoModelForCausalLM.from_pretrained(folder)
+from tests.contract.test_trl_seam import captured_batch, on_disk, weights
 
 
 def keeps(*wanted: int):
