@@ -6,8 +6,9 @@ rubric_count``. The splits are the hub's own, or those that a folder's files are
 the hash of its questions. The procedural twin comes from `dro_lab.data.twins.rar_medicine`.
 
 A row's id is the hash of its question, so that a question in two splits is seen. The rubric is the data set's own
-(`dro_lab.data.rar_medicine_rubric`: ten checks at most, pitfalls by their wording), and the quality of a real answer is
-its rubric score by the run's judge. The DRO paper reports the win rate against the base policy.
+(`dro_lab.data.rar_medicine_rubric`: ten checks at most gate, pitfalls by their wording), and the quality of a real
+answer is its rubric score, over all checks, by the run's judge. The DRO paper reports the win rate against the base
+policy.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Found:
     refused: list[RefusedRow] = field(default_factory=list)
     seen: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)  # by split and id: where, reference
     checks: int = 0
-    left_out: int = 0  # checks over the ten
+    left_out: int = 0  # checks over the ten: they score, and do not gate
     long: int = 0  # rows that had more than ten
     without: int = 0  # rows without a rubric
     pitfalls: dict[str, int] = field(default_factory=lambda: {"no": 0, "yes": 0})  # by what a good answer gets
@@ -151,12 +152,12 @@ def _add(
             found.refused.append(RefusedRow(where=record.where, reason=problem))
             continue
         found.seen[split, row_id] = record.where, str(reference)
-        checks, left_out = checks_of_items(items)
+        checks, rest = checks_of_items(items)
         found.checks += len(checks)
-        found.left_out += left_out
-        found.long += left_out > 0
+        found.left_out += len(rest)
+        found.long += bool(rest)
         found.without += not checks
-        for check in checks:
+        for check in (*checks, *rest):
             if check.weight < 0:
                 found.pitfalls[check.expect] += 1
         row = Row(
@@ -167,6 +168,7 @@ def _add(
                 "question": question,
                 "question_source": record.fields.get("question_source"),
                 "rubric": as_column(checks),
+                "rubric_rest": as_column(rest),  # counts in the score, does not gate
             },
         )
         found.rows.append((split, record.where, row))
@@ -210,8 +212,8 @@ def _counts(found: Found) -> list[str]:
     notes = []
     if found.left_out:
         notes.append(
-            f"{found.left_out} checks of {found.long} rows left out: of more than 10 those with the largest absolute "
-            "weight stay, of equals the earlier"
+            f"{found.left_out} checks of {found.long} rows count in the rubric score and do not gate: of more than 10 "
+            "those with the largest absolute weight gate, of equals the earlier"
         )
     if sum(found.pitfalls.values()):
         notes.append(

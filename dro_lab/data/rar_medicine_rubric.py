@@ -67,26 +67,27 @@ def statement_of(description: str) -> tuple[str, str]:
     return (match[1].lower(), description[match.end() :].strip()) if match else ("", description.strip())
 
 
-def checks_of_items(items: Sequence[Mapping[str, Any]]) -> tuple[list[Check], int]:
-    """The rubric of one row, in file order, and how many items were left out.
+def checks_of_items(items: Sequence[Mapping[str, Any]]) -> tuple[list[Check], list[Check]]:
+    """The rubric of one row that gates, and the checks that count in its score alone; both in file order.
 
-    Kept are the `MAX_CHECKS` items with the largest absolute weight, of equals the earlier. The check asks whether the
-    statement is true of the answer, without its category, so that a judge is not told what to find; its id is the title
-    (numbered where two items share one).
+    The first are the `MAX_CHECKS` items with the largest absolute weight, of equals the earlier. The check asks whether
+    the statement is true of the answer, without its category, so that a judge is not told what to find; its id is the
+    title (numbered where two items share one).
 
     Args:
         items: as `items_problem` accepts them.
     """
     ranked = sorted(range(len(items)), key=lambda place: (-abs(items[place]["weight"]), place))
+    heaviest = set(ranked[:MAX_CHECKS])
     checks: list[Check] = []
-    for place in sorted(ranked[:MAX_CHECKS]):
-        item = items[place]
+    rest: list[Check] = []
+    for place, item in enumerate(items):
         category, statement = statement_of(item["description"])
         weight = float(item["weight"])
         pitfall = weight < 0 or category == "pitfall"
         title = str(item.get("title") or f"check-{place + 1}").strip()
-        taken = any(check.id == title for check in checks)
-        checks.append(
+        taken = any(check.id == title for check in (*checks, *rest))
+        (checks if place in heaviest else rest).append(
             Check(
                 id=f"{title} ({place + 1})" if taken else title,
                 text=ASKED.format(statement),
@@ -94,7 +95,7 @@ def checks_of_items(items: Sequence[Mapping[str, Any]]) -> tuple[list[Check], in
                 expect=pitfall_expects(statement) if pitfall else "yes",
             )
         )
-    return checks, len(items) - len(checks)
+    return checks, rest
 
 
 def items_problem(items: object) -> str | None:

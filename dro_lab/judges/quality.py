@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,13 +30,18 @@ def met(verdict: int, check: Check) -> int:
     return YES if (verdict == YES) == (check.expect == "yes") else NO
 
 
-def verdicts(groups: RolloutGroups, judge: Judge) -> tuple[Tensor, Tensor]:
+REST = "rubric_rest"
+"""The column of checks beyond a rubric's ten: they count in the rubric score, and do not gate."""
+
+
+def verdicts(groups: RolloutGroups, judge: Judge, *, rest: bool = False) -> tuple[Tensor, Tensor]:
     """``(verdicts_PGV int8, checks_mask_PV bool)``: 1 where the answer meets the check, 0 where not, -1 unknown.
 
-    Equal answers to one query are put to the judge once; V is the longest rubric (at least 1).
+    Equal answers to one query are put to the judge once; V is the longest rubric (at least 1). ``rest``: of the checks
+    beyond the ten instead.
     """
     rows = rows_of(groups)
-    rubrics = [checks_of(row.columns) for row in rows]
+    rubrics = [_rest(row.columns) if rest else checks_of(row.columns) for row in rows]
     width = max(map(len, rubrics), default=0) or 1
     verdicts_PGV = torch.full((*groups.shape, width), UNKNOWN, dtype=torch.int8)
     mask_PV = torch.zeros(groups.shape[0], width, dtype=torch.bool)
@@ -51,6 +57,10 @@ def verdicts(groups: RolloutGroups, judge: Judge) -> tuple[Tensor, Tensor]:
             for v, check in enumerate(rubrics[p]):
                 verdicts_PGV[p, g, v] = met(found[p, answer, v], check)
     return verdicts_PGV, mask_PV
+
+
+def _rest(columns: Mapping[str, Any]) -> tuple[Check, ...]:
+    return checks_of(columns, column=REST, limit=None)
 
 
 def asked_once(judge: Judge) -> Verdicts:
@@ -104,10 +114,12 @@ def quality(groups: RolloutGroups, task: Task, judge: Judge, *, ask: Verdicts | 
         return quality_PG
     if task.metric is None:
         verdicts_PGV, _ = ask(groups) if ask else verdicts(groups, judge)
+        rest_PGV, _ = verdicts(groups, judge, rest=True)
         for p, columns in enumerate(groups.columns_P):
-            checks = checks_of(columns)
+            checks, more = checks_of(columns), _rest(columns)
             for g in range(groups.shape[1]):
-                quality_PG[p, g] = rubric_score(verdicts_PGV[p, g, : len(checks)].tolist(), checks)
+                found = [*verdicts_PGV[p, g, : len(checks)].tolist(), *rest_PGV[p, g, : len(more)].tolist()]
+                quality_PG[p, g] = rubric_score(found, (*checks, *more))
         return quality_PG
     for p, (row, answers_G) in enumerate(zip(rows_of(groups), groups.answers_PG, strict=True)):
         scored: Mapping[str, float] = {answer: task.metric(answer, row) for answer in dict.fromkeys(answers_G)}

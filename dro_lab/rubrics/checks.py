@@ -13,19 +13,21 @@ from typing import Any
 from dro_lab.types import MAX_CHECKS, Check
 
 
-def checks_of(columns: Mapping[str, Any]) -> tuple[Check, ...]:
-    """The checks that a row carries, in order.
+def checks_of(
+    columns: Mapping[str, Any], *, column: str = "rubric", limit: int | None = MAX_CHECKS
+) -> tuple[Check, ...]:
+    """The checks that a row carries in ``column``, in order; at most ``limit`` (None: any number).
 
     Raises:
         ValueError: what stands there is no rubric; says what is wrong, the caller says where.
     """
-    rubric = columns.get("rubric")
+    rubric = columns.get(column)
     if rubric is None:
         return ()
     if isinstance(rubric, str) or not isinstance(rubric, Sequence):
         raise ValueError(f"`rubric` is a {type(rubric).__name__}, must be a list of checks")
-    if len(rubric) > MAX_CHECKS:
-        raise ValueError(f"`rubric` has {len(rubric)} checks, at most {MAX_CHECKS} are allowed")
+    if limit is not None and len(rubric) > limit:
+        raise ValueError(f"`rubric` has {len(rubric)} checks, at most {limit} are allowed")
     checks = tuple(_check(item, number) for number, item in enumerate(rubric, start=1))
     ids = [check.id for check in checks]
     if len(set(ids)) < len(ids):

@@ -138,7 +138,7 @@ def test_what_was_cut_from_rar_medicine_s_rubrics_is_shown(tmp_path, policy, cap
     arguments = ["dataset=rar_medicine", f"dataset.source={file}", f"model.path={policy}"]
     assert main([*arguments, "rollout.max_completion_length=32"]) == 0
     shown = capsys.readouterr().out
-    assert "note      8 checks of 4 rows left out" in shown
+    assert "note      8 checks of 4 rows count in the rubric score" in shown
     assert "40 name the fault (a good answer gets no)" in shown
 
 

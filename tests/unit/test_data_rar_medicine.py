@@ -94,8 +94,8 @@ def test_the_category_is_taken_off_and_read():
 
 
 def test_items_become_checks_with_weight_and_polarity():
-    checks, left_out = checks_of_items(ITEMS)
-    assert left_out == 0
+    checks, rest = checks_of_items(ITEMS)
+    assert rest == []
     asked = "Is this true of the answer: "
     assert all(check.text.startswith(asked) for check in checks)
     assert [(check.text.removeprefix(asked), check.weight, check.expect) for check in checks] == [
@@ -119,19 +119,19 @@ def test_a_pitfall_with_a_positive_weight_is_still_a_pitfall():
     assert (check.expect, check.weight) == ("no", -2.0)
 
 
-def test_the_ten_heaviest_items_stay_in_file_order_and_the_rest_is_counted():
+def test_the_ten_heaviest_items_gate_in_file_order_and_the_rest_scores():
     weights = [1, 2, 1, 5, 3, -2, 4, 3, -1, 5, 3, 2, -2]
     items = [{"title": f"t{n}", "description": f"Names {n}.", "weight": w} for n, w in enumerate(weights)]
-    checks, left_out = checks_of_items(items)
-    assert left_out == 3
-    # out: the three of weight 1 in absolute value (0, 2, 8)
+    checks, rest = checks_of_items(items)
+    # the three of weight 1 in absolute value do not gate
+    assert [(check.id, check.weight) for check in rest] == [("t0", 1.0), ("t2", 1.0), ("t8", -1.0)]
     assert [check.id for check in checks] == [f"t{n}" for n in (1, 3, 4, 5, 6, 7, 9, 10, 11, 12)]
 
 
 def test_of_equal_weights_the_earlier_stay_and_equal_titles_get_numbers():
     items = [{"title": "same", "description": f"Names {n}.", "weight": 3} for n in range(12)]
-    checks, left_out = checks_of_items(items)
-    assert (left_out, checks[-1].text) == (2, "Is this true of the answer: Names 9.")
+    checks, rest = checks_of_items(items)
+    assert (len(rest), checks[-1].text) == (2, "Is this true of the answer: Names 9.")
     assert [check.id for check in checks[:2]] == ["same", "same (2)"]
     assert len({check.id for check in checks}) == 10
 
@@ -245,12 +245,13 @@ def test_csv_cells_hold_the_rubric_as_json(tmp_path):
     assert sorted(len(checks_of(each.columns)) for each in all_rows(task)) == [0, len(ITEMS)]
 
 
-def test_what_was_left_out_of_the_rubrics_is_said(tmp_path):
+def test_what_does_not_gate_is_said_and_kept_for_the_score(tmp_path):
     items = [{"title": f"t{n}", "description": f"Names {n}.", "weight": 1 + n % 5} for n in range(13)]
     file = write(tmp_path / "r.jsonl", [row(1, rubric=items), row(2), row(3, rubric=items)])
     task = rar_medicine.load(source=str(file))
-    assert any(note.startswith("6 checks of 2 rows left out") for note in task.notes)
+    assert any(note.startswith("6 checks of 2 rows count in the rubric score and do not gate") for note in task.notes)
     assert max(len(checks_of(each.columns)) for each in all_rows(task)) == 10
+    assert sorted(len(each.columns["rubric_rest"]) for each in all_rows(task)) == [0, 3, 3]
 
 
 @pytest.mark.parametrize(

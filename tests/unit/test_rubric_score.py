@@ -116,3 +116,28 @@ def test_gate_and_rubric_score_ask_the_judge_once_a_step():
     assert judge.asked == once
     ask(second)  # equal, but another step's
     assert judge.asked == 2 * once
+
+
+def test_checks_beyond_the_ten_count_in_the_score():
+    """Fourteen checks of weight 1; the judge says yes to those whose text asks for it."""
+
+    class ByText(NoJudge):
+        name = "by text"
+
+        def verdicts(self, questions):
+            return [YES if "yes" in question.check.text else NO for question in questions]
+
+    task = Task(
+        name="t",
+        provenance=Provenance(dataset="t", kind="file", location="t"),
+        splits={},
+        metric=None,
+        metric_name="rubric_score",
+        rubric_score=True,
+    )
+    first = [{"id": f"a{n}", "text": "yes?" if n < 5 else "no?"} for n in range(10)]
+    rest = [{"id": f"b{n}", "text": "yes?" if n < 2 else "no?"} for n in range(4)]
+    made = groups_of(1, 2)
+    groups = replace(made, columns_P=[{**made.columns_P[0], "rubric": first, "rubric_rest": rest}])
+    assert quality(groups, task, ByText())[0].tolist() == pytest.approx([7 / 14] * 2)
+    assert verdicts(groups, ByText())[0].shape[-1] == 10  # what gates is the ten
