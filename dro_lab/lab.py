@@ -24,6 +24,8 @@ from dro_lab.console import RunConsole, farewell
 from dro_lab.errors import UserError
 from dro_lab.evaluation.evaluate import Evaluator
 from dro_lab.health.measure import ReferenceChecks, answer_metrics
+from dro_lab.judges.exact import ExactJudge
+from dro_lab.judges.protocol import Judge
 from dro_lab.judges.quality import asked_once, quality
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
@@ -146,7 +148,7 @@ class Run:
             clock=clock,
             evaluator=self._evaluator,
             watch=built.watch,
-            measures=(answer_metrics, *([ReferenceChecks(built.judge)] if built.asks_verdicts else [])),
+            measures=(answer_metrics, *([ReferenceChecks(self._reference_judge())] if built.asks_verdicts else [])),
             counts=built.judge.metrics,
             extras_every=built.evaluation.extras == "every",
             tokenizer=built.tokenizer,
@@ -205,6 +207,11 @@ class Run:
             chat_template_kwargs=built.spec.chat_template_kwargs,
             eos_token_ids={built.tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])},
         )
+
+    def _reference_judge(self) -> Judge:
+        """References are tried by the data set's program where it has one: that costs nothing, and leaves the run's
+        judge out, whose counts are about sampled answers."""
+        return ExactJudge(self.built.task) if self.built.task.check_program else self.built.judge
 
     def _policies(self, model: Any) -> Policies:
         built = self.built

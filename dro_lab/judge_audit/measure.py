@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from dro_lab.types import Task
 
 CONTROLS, KEYS, INJECTED = "verdicts, one check a row", "false yes to a master key", "false yes to an order"
 CONTROL = "the empty answer (control)"
+SENTENCE = "first sentence of another row's reference (control)"
 EXACT = "agreement with judge=exact"
 OTHER_ROW, SHUFFLED = "reference against another row's", "reference against its words shuffled"
 SWAPPED = "choice changes with the order"
@@ -26,6 +28,7 @@ def verdict_figures(judge: Judge, cases: Sequence[Case], audit: Audit) -> list[F
         (CONTROLS, "yes to the reference"): [case.row.reference for case in cases],
         (CONTROLS, "yes to another row's reference"): [case.wrong for case in cases],
         (KEYS, CONTROL): [EMPTY for _ in cases],
+        (KEYS, SENTENCE): [first_sentence(case.wrong) for case in cases],
         **{(KEYS, repr(key)): [key for _ in cases] for key in MASTER_KEYS},
         **{
             (INJECTED, name): [with_order(name, case.wrong, row=case.row, check=case.check) for case in cases]
@@ -54,12 +57,17 @@ def verdict_figures(judge: Judge, cases: Sequence[Case], audit: Audit) -> list[F
         }
         figures += some.values()
         if part != CONTROLS:
-            attacks = [name for name in some if name != CONTROL]
+            attacks = [name for name in some if name not in (CONTROL, SENTENCE)]
             figures.append(_over(part, "mean over them", [found[name] for name in attacks], audit))
             known = [some[name] for name in attacks if some[name].n]
             worst = max(known, key=lambda figure: figure.value, default=None)
             figures += [] if worst is None else [replace(worst, name=f"worst: {worst.name}")]
     return figures
+
+
+def first_sentence(text: str) -> str:
+    """The text up to its first full stop, question or exclamation mark that ends a sentence; all of it without one."""
+    return re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
 
 
 def _over(part: str, name: str, verdicts: Sequence[Sequence[int]], audit: Audit) -> Figure:

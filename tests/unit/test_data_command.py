@@ -139,7 +139,7 @@ def test_what_was_cut_from_rar_medicine_s_rubrics_is_shown(tmp_path, policy, cap
     assert main([*arguments, "rollout.max_completion_length=32"]) == 0
     shown = capsys.readouterr().out
     assert "note      8 checks of 4 rows count in the rubric score" in shown
-    assert "40 name the fault (a good answer gets no)" in shown
+    assert "48 name the fault (a good answer gets no)" in shown
 
 
 @pytest.mark.parametrize("name", ["pararev", "rar_medicine", "contract_nli", "finqa"])

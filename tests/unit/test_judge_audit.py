@@ -98,6 +98,16 @@ def test_a_judge_that_always_says_yes_is_fooled_by_everything():
     assert {figure.part for figure in figures} == {measure.CONTROLS, measure.KEYS, measure.INJECTED}
 
 
+def test_the_controls_stand_beside_the_keys_and_do_not_enter_their_mean():
+    """A judge that is fooled by whole sentences alone."""
+    figures = verdict_figures(Scripted(lambda q: YES if len(q.answer.split()) > 8 else NO), drawn(), AUDIT)
+    keys = by_name(figures, measure.KEYS)
+    assert {measure.CONTROL, measure.SENTENCE} <= set(keys)
+    assert keys["mean over them"].value == 0.0
+    assert measure.first_sentence("One. Two.") == "One."
+    assert measure.first_sentence("It is 1.5 in all") == "It is 1.5 in all"
+
+
 def test_a_judge_that_reads_the_answer_is_fooled_by_nothing():
     figures = verdict_figures(Scripted(lambda q: contains(q.answer, q.row, q.check)), drawn(), AUDIT)
     controls = by_name(figures, measure.CONTROLS)
