@@ -1,9 +1,10 @@
-"""A step in which every group was dropped changes nothing."""
+"""An update without anything to learn from changes nothing."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
@@ -11,6 +12,7 @@ class KnowsWhatWasKept(Protocol):
     """The part of the trainer that is looked at."""
 
     nothing_kept: bool
+    accelerator: Any
 
     @property
     def policy(self) -> PreTrainedModel: ...
@@ -19,7 +21,9 @@ class KnowsWhatWasKept(Protocol):
 class SkipEmptyUpdate(TrainerCallback):
     """Without gradients the optimizer skips every weight, and keeps its own state.
 
-    A zero gradient would not do: Adam's momentum still moves the weights.
+    A zero gradient would not do: Adam's momentum still moves the weights. So an update is skipped where every group was
+    dropped, and where its gradient is exactly zero on all ranks: of several updates per sampling round one may hold
+    dropped rows alone.
     """
 
     def __init__(self, trainer: KnowsWhatWasKept) -> None:
@@ -28,6 +32,12 @@ class SkipEmptyUpdate(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        if self.trainer.nothing_kept:
+        if self.trainer.nothing_kept or self._gradient_is_zero():
             for parameter in self.trainer.policy.parameters():
                 parameter.grad = None
+
+    def _gradient_is_zero(self) -> bool:
+        gradients = [p.grad for p in self.trainer.policy.parameters() if p.grad is not None]
+        accelerator = self.trainer.accelerator
+        moves = torch.stack([g.any() for g in gradients]).any() if gradients else torch.tensor(False)
+        return not bool(accelerator.gather(moves.to(accelerator.device).int().reshape(1)).any())

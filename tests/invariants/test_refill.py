@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -298,3 +300,36 @@ def test_what_refill_left_out_stands_in_the_record_as_not_kept_with_its_reason(t
     assert not left_out["kept"].any()
     assert (left_out["advantage"] == 0).all()
     assert len(run.rollouts) > len(left_out)  # the step's own rows are there too
+
+
+def test_an_update_that_holds_dropped_rows_alone_changes_nothing(tmp_path):
+    """Two updates a sampling round, one row kept after the first round: one of the two has nothing to learn from."""
+    calls = []
+
+    def one(groups, stats, rewards):
+        calls.append(1)
+        keep_PG = torch.zeros(groups.shape, dtype=torch.bool)
+        keep_PG[0, 0] = True
+        if len(calls) == 1:
+            keep_PG[:] = True
+        return FilterResult(keep_PG=keep_PG, reasons_P=["" if row.any() else "unwanted" for row in keep_PG])
+
+    trainer = lab.trainer(
+        tmp_path,
+        chosen=lab.pipeline(filter=lab.component("one", one)),
+        per_device_train_batch_size=4,
+        steps_per_generation=2,
+        gradient_accumulation_steps=1,
+        max_steps=4,
+    )
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append(weights(trainer.model))
+
+    trainer.add_callback(Watch())
+    trainer.train()
+    moved = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in pairwise(seen)]
+    assert moved[0]  # the second update of the first round, in which all rows are kept
+    assert sorted(moved[1:]) == [False, True]
