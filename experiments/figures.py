@@ -11,6 +11,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 import dro_lab.report
 from analysis.steps_to_target import seed_average
@@ -67,6 +68,7 @@ def draw_curves(
                 mean = seed_average(dict(enumerate(curves)))
                 axis.plot(*zip(*mean, strict=True), color=colours[label], linewidth=2, label=label)
             axis.set(title=panel.title, xlabel="training step", ylim=ylim)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 8, 10]))
         for row in axes:
             row[0].set_ylabel(ylabel)
         handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels())}  # noqa: B905
