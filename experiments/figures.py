@@ -18,7 +18,7 @@ from analysis.steps_to_target import seed_average
 from experiments.summaries import Curve
 
 STYLE = Path(dro_lab.report.__file__).with_name("style.mplstyle")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
