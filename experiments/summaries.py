@@ -71,6 +71,11 @@ def finished_runs(folders: Sequence[Path], archive: Archive) -> list[Run]:
     return [archive.load(folder) for folder in folders]
 
 
+def quality_curves(folders: Sequence[Path], archive: Archive) -> list[Curve]:
+    """The held-out quality of each run, step by step."""
+    return [evaluated(run, "quality") for run in finished_runs(folders, archive)]
+
+
 def head(title: str, *, command: str, seeds: Sequence[int], runs: Sequence[Run]) -> list[str]:
     """What every results page says first."""
     seconds = sum(run.summary["seconds"]["total"] for run in runs)

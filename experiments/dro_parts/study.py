@@ -15,7 +15,7 @@ from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.gating import policies
 from experiments.runs import Job, run_all
-from experiments.summaries import difference, evaluated, finished_runs, head, over, table, trained
+from experiments.summaries import difference, evaluated, finished_runs, head, over, quality_curves, table, trained
 
 HERE = Path(__file__).parent
 COMMAND = "python -m experiments.dro_parts.study"
@@ -107,13 +107,7 @@ def main() -> None:
     run_all(jobs(root, seeds), workers=arguments.workers, archive=archive_of(root))
     text = markdown(root, seeds)
     (HERE / "results.md").write_text(text)
-    curves = {
-        part: [
-            evaluated(run, "quality")
-            for run in finished_runs([folder_of(root, part, seed) for seed in seeds], archive_of(root))
-        ]
-        for part in PARTS
-    }
+    curves = {part: quality_curves([folder_of(root, part, seed) for seed in seeds], archive_of(root)) for part in PARTS}
     panels = [Panel(title="ParaRev twin, 20% of the rollouts skip", curves=curves)]
     draw_curves(panels, HERE / "curves.png", HERE / "curves.csv", ylabel="held-out quality")
     print(text)

@@ -20,7 +20,17 @@ from dro_lab.record.read import Run
 from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.runs import Job, run_all
-from experiments.summaries import CONFIDENCE, difference, evaluated, finished_runs, head, over, table, trained
+from experiments.summaries import (
+    CONFIDENCE,
+    difference,
+    evaluated,
+    finished_runs,
+    head,
+    over,
+    quality_curves,
+    table,
+    trained,
+)
 
 HERE = Path(__file__).parent
 COMMAND = "python -m experiments.filtering.study"
@@ -151,11 +161,7 @@ def main() -> None:
     text = markdown(root, seeds)
     (HERE / "results.md").write_text(text)
     curves = {
-        name: [
-            evaluated(run, "quality")
-            for run in finished_runs([folder_of(root, name, seed) for seed in seeds], archive_of(root))
-        ]
-        for name in FILTERS
+        name: quality_curves([folder_of(root, name, seed) for seed in seeds], archive_of(root)) for name in FILTERS
     }
     panels = [Panel(title="ParaRev twin, 2 to 4 turns", curves=curves)]
     draw_curves(panels, HERE / "curves.png", HERE / "curves.csv", ylabel="held-out quality")

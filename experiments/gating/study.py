@@ -18,7 +18,7 @@ from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.gating import policies
 from experiments.runs import Job, run_all
-from experiments.summaries import evaluated, finished_runs, head, over, table, trained
+from experiments.summaries import evaluated, finished_runs, head, over, quality_curves, table, trained
 
 HERE = Path(__file__).parent
 COMMAND = "python -m experiments.gating.study"
@@ -154,12 +154,9 @@ def main() -> None:
         Panel(
             title=str(setting),
             curves={
-                f"{reward}, {gate}": [
-                    evaluated(run, "quality")
-                    for run in finished_runs(
-                        [folder_of(root, setting, reward, gate, seed) for seed in seeds], archive_of(root)
-                    )
-                ]
+                f"{reward}, {gate}": quality_curves(
+                    [folder_of(root, setting, reward, gate, seed) for seed in seeds], archive_of(root)
+                )
                 for reward in REWARDS
                 for gate in GATES
             },

@@ -15,7 +15,7 @@ from dro_lab.record.read import Run
 from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.runs import Job, run_all
-from experiments.summaries import difference, evaluated, finished_runs, head, over, table, trained
+from experiments.summaries import difference, evaluated, finished_runs, head, over, quality_curves, table, trained
 
 HERE = Path(__file__).parent
 COMMAND = "python -m experiments.twins.study"
@@ -89,12 +89,9 @@ def main() -> None:
         Panel(
             title=name,
             curves={
-                "R3 + rubric gate + variance filter": [
-                    evaluated(run, "quality")
-                    for run in finished_runs(
-                        [folder_of(arguments.outputs, name, seed) for seed in seeds], archive_of(arguments.outputs)
-                    )
-                ]
+                "R3 + rubric gate + variance filter": quality_curves(
+                    [folder_of(arguments.outputs, name, seed) for seed in seeds], archive_of(arguments.outputs)
+                )
             },
         )
         for name in datasets
