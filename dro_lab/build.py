@@ -124,12 +124,24 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
 
 
 def build_pipeline(cfg: DictConfig, names: Mapping[str, str]) -> Pipeline:
-    """The reward, gate, filter and advantage estimator, each checked."""
+    """The reward, gate, filter and advantage estimator, each checked.
+
+    Raises:
+        UserError: what a component's check refuses, or credit on tokens for an estimator that has no place for it.
+    """
+    reward = component("reward", cfg.reward, name=names.get("reward", "reward"), default_needs=REFERENCE_NEED)
+    advantage = component("advantage", cfg.advantage, name=names.get("advantage", "advantage"))
+    if reward.gives_process and not advantage.takes_process:
+        raise UserError(
+            f"reward={reward.name} with advantage={advantage.name}: the reward gives process rewards (credit on "
+            "tokens), and this estimator takes one outcome per rollout; choose one that takes them, for example "
+            "advantage=group_norm, or a reward without them"
+        )
     return Pipeline(
-        reward=component("reward", cfg.reward, name=names.get("reward", "reward"), default_needs=REFERENCE_NEED),
+        reward=reward,
         gate=component("gating", cfg.gating, name=names.get("gating", "gating")),
         filter=component("filtering", without_refill(cfg.filtering), name=names.get("filtering", "filtering")),
-        advantage=component("advantage", cfg.advantage, name=names.get("advantage", "advantage")),
+        advantage=advantage,
         credit=cfg.credit,
         scored_by=cfg.scored_by,
         mask_malformed=cfg.rollout.mask_malformed_completions,

@@ -11,7 +11,10 @@ arguments. Its module may declare functions beside it, all called with the bound
     checks the loaded data set against the component, or selects from its rows (with notes); raises UserError;
 ``initial_state(**bound) -> Mapping``
     for a gate or filter with memory, whose function takes ``state=`` and returns ``(result, new_state)``; states are
-    JSON-serialisable mappings. The run owns the state; evaluations read it and leave it as it was.
+    JSON-serialisable mappings. The run owns the state; evaluations read it and leave it as it was;
+``GIVES_PROCESS = True``
+    of a reward that gives credit on tokens (`Rewards.process_PGC`); ``TAKES_PROCESS = True`` of an estimator that uses
+    it. A reward that gives it is refused with an estimator that does not take it.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ class Component:
     needs: frozenset[Need]
     prepare: Callable[[Task], Task] = unchanged
     initial_state: Mapping[str, Any] | None = None
+    gives_process: bool = False
+    takes_process: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(*args, **kwargs)
@@ -102,6 +107,8 @@ def component(
         needs=frozenset(needs(**bound)) if needs else default_needs,
         prepare=functools.partial(prepare, **bound) if prepare else unchanged,
         initial_state=memory(**bound) if memory else None,
+        gives_process=bool(getattr(module, "GIVES_PROCESS", False)),
+        takes_process=bool(getattr(module, "TAKES_PROCESS", False)),
     )
 
 

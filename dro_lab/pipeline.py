@@ -7,7 +7,7 @@ rewards; stage B (`advantages`) after TRL has built the batch, when the loss mas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -63,7 +63,7 @@ class Pipeline:
     def needs(self) -> frozenset[Need]:
         """The union of what the components read: computed once per step."""
         declared = self.reward.needs | self.gate.needs | self.filter.needs
-        return frozenset(Need(n.stat, self.scored_by) if n.policy == "current" else n for n in declared)
+        return frozenset(replace(n, policy=self.scored_by) if n.policy == "current" else n for n in declared)
 
     def score(self, groups: RolloutGroups, stats: TokenStats, state: State | None = None) -> Scored:
         """Stage A: rewards, then the gate, then the filter; ``state`` as the last step left it."""

@@ -65,19 +65,44 @@ class Stat(StrEnum):
     REFERENCE = "reference"
     MASKED = "masked"
     RANKS = "ranks"
+    PREFIXES = "prefixes"
     VERIFIER = "verifier"
     VERDICTS = "verdicts"
+
+
+SEGMENT_ON = ("blank_line", "line")
+SCORE_AT = ("start", "end")
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixPlan:
+    """Which prefixes of a reasoning the reference is scored after (REPRO, arXiv 2512.01925).
+
+    The reasoning is cut into segments at blank lines (``segment_on="line"``: at line ends). ``score_at="start"``: a
+    segment is scored just before its first token, and the first one, which has no reasoning before it, is no candidate;
+    ``"end"``: just behind its last token, and the last one, which ends with the reasoning, is no candidate. The ``k``
+    candidates with the highest entropy at their first token are scored, and the end of the reasoning always:
+    K = k + 1 points a rollout. ``close_prefix``: the closing tag stands before the reference at inner points too, and
+    where there is no reasoning; at the end of the reasoning it always does.
+    """
+
+    k: int = 10
+    segment_on: Literal["blank_line", "line"] = "blank_line"
+    score_at: Literal["start", "end"] = "start"
+    close_prefix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
     """One statistic under one policy. A consumer's needs are a function of its bound arguments.
 
-    ``current`` stands for the policy that the run's ``scored_by`` chooses (the pipeline puts it in).
+    ``current`` stands for the policy that the run's ``scored_by`` chooses (the pipeline puts it in). ``plan`` belongs
+    to `Stat.PREFIXES` alone.
     """
 
     stat: Stat
     policy: Literal["current", "reference", "initial", "lagged"] = "current"
+    plan: PrefixPlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +113,11 @@ class TokenStats:
     after prompt, reasoning and answer marker. ``reference_mask_PR`` marks the reference's own tokens and
     ``reference_eos_PR`` the end-of-sequence token behind them, so that each reward decides whether EOS counts; where
     both are False the value is 0.
+
+    The prefix fields go together (`PrefixPlan`). Points stand in the order of the reasoning, the end of the reasoning
+    last; places behind a rollout's last point are masked and 0. ``prefix_ends_PGK`` is the index of the completion
+    token that the prefix ends with, where a point's reward sits; for the end of the reasoning its last token (delimiters
+    excluded), -1 where the reasoning has no token. J of a point is the mean over ``reference_mask_PR``.
     """
 
     reference_logps_PGR: Tensor | None = None
@@ -96,6 +126,11 @@ class TokenStats:
     reference_ids_PR: Tensor | None = None
     masked_logps_PGR: Tensor | None = None  # the same, the reasoning hidden from attention, positions kept
     reference_ranks_PGR: Tensor | None = None  # float32: words of the vocabulary that are likelier; 0 = the likeliest
+    prefix_logps_PGKR: Tensor | None = None  # float32: reference tokens after each scored prefix of the reasoning
+    prefix_mask_PGK: Tensor | None = None  # bool: the rollout's own points
+    prefix_ends_PGK: Tensor | None = None  # int64
+    prefix_entropies_PGK: Tensor | None = None  # float32: of the segment's first token, nats; nan at the end
+    no_reasoning_logps_PR: Tensor | None = None  # float32: reference tokens right behind the prompt
     verifier_PG: Tensor | None = None  # float32 in [0, 1]; nan = the verifier cannot judge this row
     verdicts_PGV: Tensor | None = None  # int8: 1 the answer meets the check, 0 it does not, -1 unknown
     checks_mask_PV: Tensor | None = None  # bool: the prompt's own checks; a prompt without any is not gated
@@ -110,6 +145,8 @@ class Rewards:
     process_PGC: Tensor | None = None  # raw segment rewards at the scored tokens
     process_mask_PGC: Tensor | None = None  # True where scored: 0 is a value there, not padding
     process_weight: float = 0.0  # alpha
+    process_center: bool = True  # estimators subtract the mean segment reward; False: they only scale
+    process_count_correction: bool = False  # estimators take a rollout's mean credit, not its sum, over its points
     token_weights_PR: Tensor | None = None  # weight of each reference token, where the reward has one (for the report)
     parts: Mapping[str, Tensor] = field(default_factory=dict)  # breakdown, each (P, G)
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -28,6 +28,18 @@ FIELDS: Mapping[Stat, frozenset[str]] = {
     ),
     Stat.MASKED: frozenset({"masked_logps_PGR"}),
     Stat.RANKS: frozenset({"reference_ranks_PGR"}),
+    Stat.PREFIXES: frozenset(
+        {
+            "prefix_logps_PGKR",
+            "prefix_mask_PGK",
+            "prefix_ends_PGK",
+            "prefix_entropies_PGK",
+            "no_reasoning_logps_PR",
+            "reference_mask_PR",
+            "reference_eos_PR",
+            "reference_ids_PR",
+        }
+    ),
     Stat.VERIFIER: frozenset({"verifier_PG"}),
     Stat.VERDICTS: frozenset({"verdicts_PGV", "checks_mask_PV"}),
 }
@@ -36,16 +48,23 @@ FIELDS: Mapping[Stat, frozenset[str]] = {
 
 def scored_with(stat: Stat) -> Stat:
     """The statistic that ``stat`` must share its policy with: all of the reference's tokens are scored under one."""
-    return Stat.REFERENCE if stat in (Stat.RANKS, Stat.MASKED) else stat
+    return Stat.REFERENCE if stat in (Stat.RANKS, Stat.MASKED, Stat.PREFIXES) else stat
 
 
 def check_needs(needs: Iterable[Need], policies: Iterable[str] = ("current",)) -> None:
     """Check before training that every need can be met.
 
     Raises:
-        UserError: a need names a policy that is not at hand, or one statistic is wanted under two policies.
+        UserError: a need names a policy that is not at hand, or one statistic is wanted under two policies, or two
+            components want the reference scored after different prefixes.
     """
-    policies, asked = sorted(policies), dict[Stat, str]()
+    needs, policies, asked = list(needs), sorted(policies), dict[Stat, str]()
+    plans = sorted({repr(need.plan) for need in needs if need.stat is Stat.PREFIXES})
+    if len(plans) > 1:
+        raise UserError(
+            f"the reference is asked for after different prefixes ({'; '.join(plans)}); one run scores one set. Let all "
+            "components ask for the same k, segment_on, score_at and close_prefix."
+        )
     for need in sorted(needs, key=lambda need: (need.stat, need.policy)):
         if need.policy not in policies:
             raise UserError(

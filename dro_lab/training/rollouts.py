@@ -6,7 +6,7 @@ Training and evaluation take the same way, so a held-out reward is computed as a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -157,7 +157,7 @@ def _one_policy_each(wanted: frozenset[Need], declared: frozenset[Need]) -> froz
     """Reports take a statistic under whichever policy a component asked for it, or for one of the same forward."""
     asked = {scored_with(need.stat): need.policy for need in declared}
     more = {need for need in wanted if need.stat not in {other.stat for other in declared}}
-    return declared | {Need(need.stat, asked.get(scored_with(need.stat), need.policy)) for need in more}
+    return declared | {replace(need, policy=asked.get(scored_with(need.stat), need.policy)) for need in more}
 
 
 def _only(stats: TokenStats, needs: frozenset[Need]) -> TokenStats:
