@@ -116,8 +116,8 @@ class TokenStats:
 
     The prefix fields go together (`PrefixPlan`). Points stand in the order of the reasoning, the end of the reasoning
     last; places behind a rollout's last point are masked and 0. ``prefix_ends_PGK`` is the index of the completion
-    token that the prefix ends with, where a point's reward sits; for the end of the reasoning its last token (delimiters
-    excluded), -1 where the reasoning has no token. J of a point is the mean over ``reference_mask_PR``.
+    token that the prefix ends with, where a point's reward sits; for the end of the reasoning its last token
+    (delimiters excluded), -1 where the reasoning has no token. J of a point is the mean over ``reference_mask_PR``.
     """
 
     reference_logps_PGR: Tensor | None = None

@@ -62,8 +62,8 @@ def check_needs(needs: Iterable[Need], policies: Iterable[str] = ("current",)) -
     plans = sorted({repr(need.plan) for need in needs if need.stat is Stat.PREFIXES})
     if len(plans) > 1:
         raise UserError(
-            f"the reference is asked for after different prefixes ({'; '.join(plans)}); one run scores one set. Let all "
-            "components ask for the same k, segment_on, score_at and close_prefix."
+            f"the reference is asked for after different prefixes ({'; '.join(plans)}); one run scores one set. "
+            "Let all components ask for the same k, segment_on, score_at and close_prefix."
         )
     for need in sorted(needs, key=lambda need: (need.stat, need.policy)):
         if need.policy not in policies:
