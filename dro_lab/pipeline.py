@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dro_lab.components import Component
 from dro_lab.errors import UserError
@@ -107,11 +108,55 @@ class Pipeline:
         place) gives the answer's tokens no advantage. Their policy gradient is 0 in expectation: leaving it out keeps
         the expected gradient, removes its noise, and keeps long training from unlearning how to answer.
         """
+        if scored.rewards.process_PGC is not None:
+            self._check_process_is_taken()
+            loss_mask_PGC = _as_wide_as(loss_mask_PGC, scored.rewards.process_PGC)
         advantages = self.advantage(scored.rewards, scored.teach_PG, loss_mask_PGC)
         if self.credit == "completion" or scored.rewards.depends_on == "completion":
             return advantages
         spread = advantages if advantages.dim() == 3 else advantages[..., None]
         return spread * _reasoning_and_its_end(scored.groups)
+
+    def _check_process_is_taken(self) -> None:
+        """`build_pipeline` refuses the pair already where the reward's module says that it gives process rewards."""
+        if not self.advantage.takes_process:
+            raise UserError(
+                f"reward={self.reward.name} with advantage={self.advantage.name}: the reward gave process rewards "
+                "(credit on tokens), and this estimator does not take them. Choose one that does, for example "
+                "advantage=group_norm; a reward's module says GIVES_PROCESS = True and an estimator's TAKES_PROCESS = "
+                "True, so that this is known before training"
+            )
+
+
+NO_SPREAD = 1e-6
+"""Rewards of a group that differ by less give no advantages."""
+
+
+def has_signal(rewards: Rewards) -> Tensor:
+    """(P,): groups whose outcomes differ, or whose process rewards do: they have something to teach by comparison.
+
+    Process rewards that are not centred teach wherever they are not 0. Nothing scored: no signal.
+    """
+    outcome_PG = rewards.outcome_PG
+    scorable_PG = ~outcome_PG.isnan()
+    signal_P = _span(outcome_PG, scorable_PG) > NO_SPREAD
+    if rewards.process_PGC is None or rewards.process_mask_PGC is None or not rewards.process_weight:
+        return signal_P
+    mask_PN = (rewards.process_mask_PGC & scorable_PG[..., None]).flatten(1)
+    values_PN = rewards.process_PGC.flatten(1)
+    if rewards.process_center:
+        return signal_P | (_span(values_PN, mask_PN) > NO_SPREAD)
+    return signal_P | (torch.where(mask_PN, values_PN, 0.0).abs().amax(1) > NO_SPREAD)
+
+
+def _span(values_PN: Tensor, mask_PN: Tensor) -> Tensor:
+    """(P,): the largest less the smallest of the marked values; not above 0 where none is marked."""
+    return values_PN.masked_fill(~mask_PN, -torch.inf).amax(1) - values_PN.masked_fill(~mask_PN, torch.inf).amin(1)
+
+
+def _as_wide_as(mask_PGC: Tensor, process_PGC: Tensor) -> Tensor:
+    """The loss mask on the completions' own width: TRL may pad its batch further (pad_to_multiple_of)."""
+    return pad(mask_PGC, (0, process_PGC.shape[-1] - mask_PGC.shape[-1]))
 
 
 def _check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
@@ -135,6 +180,31 @@ def _check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
         raise UserError(f"reward={name}: the function returned {found}; {expected}. Mend the reward's return value.")
     if torch.isinf(rewards.outcome_PG).any():
         raise UserError(f"reward={name}: the function returned infinity; give nan for a rollout that cannot be scored")
+    if rewards.process_PGC is not None or rewards.process_mask_PGC is not None:
+        _check_process(rewards, groups, name)
+
+
+def _check_process(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
+    """The same for process rewards: both tensors, on the completions' tokens, a number wherever one was scored.
+
+    Raises:
+        UserError: one is missing, or of another shape or type, or holds nan or infinity at a scored token.
+    """
+    shape = tuple(groups.completion_mask_PGC.shape)
+    wanted = {"process_PGC": torch.float32, "process_mask_PGC": torch.bool}
+    for field_name, dtype in wanted.items():
+        value = getattr(rewards, field_name)
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape or value.dtype != dtype:
+            got = f"{tuple(value.shape)} in {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise UserError(
+                f"reward={name}: {field_name} is {got}; process rewards are process_PGC in torch.float32 and "
+                f"process_mask_PGC in torch.bool, both of shape (P, G, C) = {shape}. Mend the reward's return value."
+            )
+    if not torch.isfinite(rewards.process_PGC[rewards.process_mask_PGC]).all():  # type: ignore[index]
+        raise UserError(
+            f"reward={name}: process_PGC is nan or infinite where process_mask_PGC is True; set the mask to False at a "
+            "token that cannot be scored"
+        )
 
 
 def _reasoning_and_its_end(groups: RolloutGroups) -> Tensor:
@@ -166,7 +236,7 @@ def step_metrics(scored: Scored, name: str) -> Mapping[str, float]:
         "reward/trained": _mean(kept),
         "reward/group_std": _mean(spread_P),
         "reward/unscorable_share": torch.isnan(outcome).float().mean().item(),
-        "groups/zero_signal_share": (~(spread_P >= 1e-6)).float().mean().item(),  # nan: nothing was scored
+        "groups/zero_signal_share": (~has_signal(scored.sampled)).float().mean().item(),
         "gate/rejected_share": rejected(scored.gate).float().mean().item(),
         "gate/failed_share": scored.gate.failed_PG.float().mean().item(),
         "filter/dropped_share": 1.0 - scored.filtered.keep_PG.float().mean().item(),

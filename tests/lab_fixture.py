@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def pipeline(reward: Component | None = None, **parts: Any) -> Pipeline:
         "reward": reward or component("count", count_reward),
         "gate": component("none", no_gate),
         "filter": component("none", no_filter),
-        "advantage": component("group_norm", group_norm),
+        "advantage": replace(component("group_norm", group_norm), takes_process=True),
     }
     return Pipeline(**{**defaults, **parts})
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dro_lab.pipeline import Scored, rejected
+from dro_lab.pipeline import Scored, has_signal, rejected
 from dro_lab.training.dropped import loss_mask
 from dro_lab.training.rollouts import ScoredStep
 
@@ -125,20 +125,11 @@ def _rates(sampled: Sequence[Scored]) -> Mapping[str, float]:
     }
 
 
-NO_SPREAD = 1e-6
-"""Rewards of a group that differ by less give no advantages."""
-
-
 def teaching(step: ScoredStep) -> list[bool]:
     """By group: whether some rollout may teach, and the group's rewards differ (a group all right or all wrong has no
-    advantages: what DAPO samples again for)."""
-    rewards = step.scored.rewards
-    may_P = step.scored.teach_PG.any(1)
-    if rewards.process_PGC is not None:  # credit on tokens may differ where outcomes do not
-        return may_P.tolist()
-    highest_P = rewards.outcome_PG.nan_to_num(nan=-torch.inf).amax(1)
-    lowest_P = rewards.outcome_PG.nan_to_num(nan=torch.inf).amin(1)
-    return (may_P & (highest_P - lowest_P > NO_SPREAD)).tolist()
+    advantages, unless its process rewards differ: what DAPO samples again for)."""
+    teaches: list[bool] = (step.scored.teach_PG.any(1) & has_signal(step.scored.rewards)).tolist()
+    return teaches
 
 
 def empty_groups(step: ScoredStep) -> list[int]:
