@@ -99,7 +99,8 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     _check_rows(task, cfg, evaluation)
     evaluation, notes = present_splits(evaluation, task.splits)
     figures = figure_names(task, task.splits[evaluation.split][: evaluation.prompts])
-    check_objective(cfg.objective, steps=cfg.steps, settings=evaluation, figures=figures)
+    prefixes = any(need.stat is Stat.PREFIXES for need in pipeline.needs)
+    check_objective(cfg.objective, steps=cfg.steps, settings=evaluation, figures=figures, prefixes=prefixes)
     task = replace(task, notes=(*task.notes, *notes))
     if task.provenance.kind != "twin" and knows_twins_only(tokenizer):
         task = replace(task, notes=(*task.notes, FOREIGN_TEXT))

@@ -24,6 +24,10 @@ LABELS = {
     "reasoning_tokens": "reasoning length (tokens)",
     "answer_tokens": "answer length (tokens)",
     "completion_tokens": "completion length (tokens)",
+    "segments": "segments of a reasoning",
+    "backtracking_share": "segments that backtrack",
+    "certain_at": "reasoning until the answer is certain (tokens, of rollouts ever certain)",
+    "certain_share": "rollouts ever certain of the answer",
     "gate_rejected_share": "groups rejected by the gate",
     "filter_dropped_share": "rollouts dropped by the filter",
     "truncated_share": "truncated completions",
@@ -34,19 +38,25 @@ LABELS = {
 SHARES = frozenset(name for name in LABELS if name.endswith("_share")) | {"win_rate", "order_disagreement"}
 OF_ALL_PARTS = ("quality", "win_rate")
 """Shown of greedy answers and further splits too; report and record have the rest."""
-ONLY_IF_ANY = ("order_disagreement", "win_unknown_share")
+ONLY_IF_ANY = ("order_disagreement", "win_unknown_share", "backtracking_share")
+COUNTS = ("segments", "certain_at")
 WITH_INTERVAL = ("quality", "win_rate", "pass@")
 
 
-def label(name: str, metric_name: str = "") -> str:
-    """The words for a metric's full name: ``quality/ood/greedy`` is "quality (ITS NAME), ood, greedy"."""
+def label(name: str, metric_name: str = "", samples: int | None = None) -> str:
+    """The words for a metric's full name: ``quality/ood/greedy`` is "quality (ITS NAME), ood, greedy".
+
+    ``samples``: answers a row. The quality of sampled answers is their mean, the mean@n of the literature.
+    """
     metric, *forms = name.split("/")
     words = LABELS.get(metric, metric)
     if metric.startswith("pass@"):
         tries = metric.removeprefix("pass@")
         words = f"{LABELS['pass@']} {tries} {'try' if tries == '1' else 'tries'} ({metric})"
-    elif metric == "quality" and metric_name:
-        words = f"{words} ({metric_name})"
+    elif metric == "quality":
+        mean = f"mean@{samples}" if samples and "greedy" not in forms else ""
+        details = ", ".join(filter(None, (metric_name, mean)))
+        words += f" ({details})" if details else ""
     return ", ".join([words, *forms])
 
 
@@ -138,7 +148,9 @@ class RunConsole:
         for name in table_order([*first, *last]):
             found = [column.get(name) for column in columns]
             if _shown(name, found):
-                table.add_row(label(name, summary.metric), *(_cell(name, estimate) for estimate in found))
+                table.add_row(
+                    label(name, summary.metric, summary.samples), *(_cell(name, estimate) for estimate in found)
+                )
         self.console.print()
         self.console.print(table)
         rows = last.get("quality", first.get("quality"))
@@ -183,7 +195,7 @@ def _cell(name: str, estimate: Estimate | None) -> str:
         return _estimate(estimate)
     if metric in SHARES:
         return f"{estimate.value:.1%}"
-    return f"{estimate.value:.1f}" if metric.endswith("_tokens") else f"{estimate.value:.4f}"
+    return f"{estimate.value:.1f}" if metric.endswith("_tokens") or metric in COUNTS else f"{estimate.value:.4f}"
 
 
 def _escape(text: str) -> str:

@@ -281,6 +281,7 @@ class Run:
             seed=self.cfg.seed,
             provenance=built.task.provenance,
             metric=built.task.metric_name,
+            samples=built.evaluation.samples,
             steps=steps,
             planned_steps=self.cfg.steps,
             objective=objective,

@@ -19,6 +19,7 @@ from torch import Tensor
 from dro_lab.evaluation.corpus import corpus_estimates
 from dro_lab.evaluation.intervals import FloatArray, mean_over_rows
 from dro_lab.evaluation.passk import pass_at_k
+from dro_lab.evaluation.reasoning import certainty, prefix_needs, reasoning_metrics
 from dro_lab.evaluation.settings import EvaluationSettings, full_name, parts_of, pass_name
 from dro_lab.evaluation.wins import compare
 from dro_lab.judges.protocol import Judge
@@ -119,6 +120,7 @@ class Evaluator:
                 step=step,
                 progress=0.0,
                 held_out=True,
+                extra=prefix_needs(settings),
             )
         headline = self._part(
             settings.split,
@@ -166,7 +168,7 @@ class Evaluator:
     ) -> Part:
         settings, rows, answers = self.settings, self.rows[split], groups.answers_PG
         quality = quality_PG.double().numpy()
-        per_row = {"quality": quality.mean(axis=1), **(more or {}), **_lengths(groups)}
+        per_row = {"quality": quality.mean(axis=1), **(more or {}), **_lengths(groups), **reasoning_metrics(groups)}
         if decoding == "sampled":
             for k in settings.pass_at:
                 per_row[pass_name(k)] = pass_at_k(quality, k, threshold=settings.pass_quality)
@@ -209,6 +211,8 @@ def _scored(result: ScoredStep, settings: EvaluationSettings) -> dict[str, Float
         reflective = (probabilities.std(dim=1, correction=0) >= settings.reflective_sigma) & stats.reference_mask_PR
         shares = reflective.sum(-1) / stats.reference_mask_PR.sum(-1).clamp(min=1)
         found["reflective_share"] = shares.double().numpy()
+    if settings.certainty is not False:
+        found.update(certainty(result.scored.groups, stats, threshold=settings.certain))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
@@ -19,6 +19,10 @@ METRICS = (
     "reasoning_tokens",
     "answer_tokens",
     "completion_tokens",
+    "segments",
+    "backtracking_share",
+    "certain_at",
+    "certain_share",
     "gate_rejected_share",
     "filter_dropped_share",
     "truncated_share",
@@ -26,9 +30,12 @@ METRICS = (
 )
 """What an evaluation estimates beside pass@k and the data set's figures of all answers together."""
 
-SCORED = ("reward", "reflective_share", "gate_rejected_share", "filter_dropped_share")
+OF_PREFIXES = ("certain_at", "certain_share")
+"""Measured where the reference is scored after prefixes of the reasoning (`evaluation.certainty`)."""
+
+SCORED = ("reward", "reflective_share", "gate_rejected_share", "filter_dropped_share", *OF_PREFIXES)
 """Measured on sampled answers of `evaluation.split` alone: they need the reward, which compares the answers to one
-prompt."""
+prompt, or the reference's probabilities."""
 
 COMPARED = ("win_rate", "order_disagreement", "win_unknown_share")
 """Measured against the policy before training."""
@@ -57,6 +64,9 @@ class EvaluationSettings:
     corpus_bootstrap: int
     seed: int
     reflective_sigma: float
+    certainty: Literal["auto"] | bool
+    certain: float
+    certain_points: int
     token_rows: int
 
 
@@ -84,15 +94,21 @@ def evaluation_settings(values: Mapping[str, Any]) -> EvaluationSettings:
         ("bootstrap", 1, "resamples of an interval, 2000 by default"),
         ("corpus_bootstrap", 1, "resamples of the interval of a figure of all answers together, 200 by default"),
         ("seed", 0, "evaluations draw from it, the same each time"),
+        ("certain_points", 1, "prefixes of a reasoning that are scored, 10 by default"),
         ("token_rows", 0, "rows whose reference tokens are kept, 8 by default"),
     ):
         whole(f"evaluation.{name}", values[name], low=low, todo=todo)
     number("evaluation.reflective_sigma", values["reflective_sigma"], low=0.0, todo="0.2 is the default")
     number("evaluation.pass_quality", values["pass_quality"], low=0.0, high=1.0, todo="1.0 counts wholly right answers")
-    confidence = values["confidence"]
-    number("evaluation.confidence", confidence, low=0.0, high=1.0, todo="for example 0.9")
-    if confidence in (0, 1):
-        raise UserError(f"evaluation.confidence={confidence}: must lie strictly between 0 and 1; for example 0.9")
+    for name in ("confidence", "certain"):
+        number(f"evaluation.{name}", values[name], low=0.0, high=1.0, todo="for example 0.9")
+        if values[name] in (0, 1):
+            raise UserError(f"evaluation.{name}={values[name]}: must lie strictly between 0 and 1; for example 0.9")
+    if values["certainty"] != "auto" and not isinstance(values["certainty"], bool):
+        raise UserError(
+            f"evaluation.certainty={values['certainty']}: must be auto, true or false; auto measures it where the "
+            "reward scores prefixes of the reasoning, true always"
+        )
     choice("evaluation.split", values["split"], SPLITS, todo="held-out rows are in validation and test")
     flag("evaluation.greedy", values["greedy"], todo="true also measures the likeliest answer of each row")
     choice("evaluation.extras", values["extras"], ("ends", "every"), todo="ends is the default and the cheaper one")
@@ -169,12 +185,18 @@ def names_of(settings: EvaluationSettings, figures: Collection[str] = ()) -> tup
 
 
 def check_objective(
-    objective: str, *, steps: int, settings: EvaluationSettings, figures: Collection[str] | None = None
+    objective: str,
+    *,
+    steps: int,
+    settings: EvaluationSettings,
+    figures: Collection[str] | None = None,
+    prefixes: bool | None = None,
 ) -> None:
     """Refuse an objective that no evaluation of this run will have.
 
     Args:
         figures: the data set's figures of all answers together; None: not known yet, any name may be one of them.
+        prefixes: whether a component scores prefixes of the reasoning; None: not known yet.
 
     Raises:
         UserError: naming the metrics there are.
@@ -197,4 +219,11 @@ def check_objective(
         raise UserError(
             "objective=reflective_share with evaluation.samples=1: it compares the answers to one prompt; "
             "set evaluation.samples to at least 2"
+        )
+    off = settings.certainty is False or (settings.certainty == "auto" and prefixes is False)
+    if metric in OF_PREFIXES and off:
+        why = "" if settings.certainty is False else ", and no component of this run scores prefixes of the reasoning"
+        raise UserError(
+            f"objective={objective} with evaluation.certainty={str(settings.certainty).lower()}{why}: it is not "
+            "measured; set evaluation.certainty=true"
         )

@@ -63,6 +63,7 @@ class Summary:
     seed: int
     provenance: Provenance
     metric: str  # the name of the quality metric, as the data set gives it
+    samples: int | None = None  # sampled answers a held-out row: the n of mean@n
     steps: int = 0  # optimizer steps done
     planned_steps: int = 0
     error: str | None = None

@@ -266,7 +266,8 @@ def comparison(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     for name in table_order(lines):
         line, share = lines[name], name in SHARES
-        if "/" in name or (name in ONLY_IF_ANY and not line["after"]):
+        if "/" in name or (name in ONLY_IF_ANY and not (line["before"] or line["after"])):
             continue  # other splits and decodings have a table of their own
-        rows.append((label(name), number(line["before"], share=share), number(line["after"], share=share)))
+        words = label(name, samples=summary.get("samples"))
+        rows.append((words, number(line["before"], share=share), number(line["after"], share=share)))
     return rows

@@ -118,6 +118,7 @@ class RolloutScorer:
         step: int,
         progress: float,
         held_out: bool = False,
+        extra: frozenset[Need] = frozenset(),
     ) -> ScoredStep:
         """Split, measure and score the completions of ``rows``, prompt-major.
 
@@ -127,10 +128,11 @@ class RolloutScorer:
             completion_ids: ``len(rows) * group_size`` unpadded completions.
             held_out: an evaluation: also measure the reference tokens for reports, where no component asked for them,
                 and leave the memory of gate and filter, and the lagged policy, as they are.
+            extra: also measured for reports; of a statistic that a component asks for, what it asks for.
         """
         groups, split = self.split(rows, completion_ids, group_size=group_size, step=step, progress=progress)
         needs = self.pipeline.needs
-        wanted = needs | {Need(Stat.VERIFIER)} | ({Need(Stat.REFERENCE)} if held_out else set())
+        wanted = needs | {Need(Stat.VERIFIER)} | ({Need(Stat.REFERENCE)} if held_out else set()) | extra
         stats = collect(
             _one_policy_each(wanted, needs),
             groups,

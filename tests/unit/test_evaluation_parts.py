@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dro_lab.evaluation.evaluate import Evaluation, Evaluator
 from dro_lab.judges.exact import ExactJudge
-from dro_lab.types import Provenance, Row, Task
-from tests.lab_fixture import ROWS, trainer
+from dro_lab.training import rollouts
+from dro_lab.types import Need, PrefixPlan, Provenance, Row, Stat, Task, TokenStats
+from tests.lab_fixture import ROWS, component, count_reward, pipeline, trainer
 from tests.unit.test_evaluation_settings import settings
 
 OOD = [Row(id=f"ood-{i}", prompt=[{"role": "user", "content": f"Other {i}"}], reference="No.") for i in range(3)]
@@ -84,6 +86,8 @@ def test_each_part_has_its_answers_and_its_numbers(whole):
             part.estimates[f"{name}_tokens"].value for name in ("completion", "reasoning", "answer")
         )
         assert total == pytest.approx(reasoning + answer)
+        assert {"segments", "backtracking_share"} <= part.estimates.keys()
+        assert not {"certain_at", "certain_share"} & part.estimates.keys(), "nobody scores prefixes"
         assert ("pass@2" in part.estimates) == (part.decoding == "sampled")
         assert ("reward" in part.estimates) == (part is whole.parts[0])
         assert "win_rate" not in part.estimates, "there is no base yet"
@@ -153,3 +157,43 @@ def test_a_row_that_cannot_be_judged_is_left_out_and_counted(lab):
     finally:
         lab.scoring.quality = quality
     assert found["quality"].n == found["pass@1"].n == 3
+
+
+OWN_PLAN = Need(Stat.PREFIXES, plan=PrefixPlan(k=2, score_at="end"))
+
+
+@pytest.mark.parametrize("certainty", ["auto", True, False])
+@pytest.mark.parametrize("needs", [frozenset(), frozenset({OWN_PLAN})], ids=["outcome", "process"])
+def test_certainty_is_measured_where_it_is_asked_for_or_costs_nothing(lab, monkeypatch, certainty, needs):
+    """The reward's own points are taken where it has some; it gets to see no prefixes that it did not ask for."""
+    seen: list[TokenStats] = []
+    asked: list[frozenset[Need]] = []
+
+    def reward(groups, stats):
+        seen.append(stats)
+        return count_reward(groups, stats)
+
+    def collect(wanted, groups, split, **given):
+        asked.append(frozenset(need for need in wanted if need.stat is Stat.PREFIXES))
+        stats = plain(frozenset(need for need in wanted if need.stat is not Stat.PREFIXES), groups, split, **given)
+        if not asked[-1]:
+            return stats
+        (p, g), r = groups.shape, stats.reference_mask_PR.shape[1]
+        sure = torch.full((p, g, 1, r), 0.95).log()
+        sure[:, 1] -= 1  # every other rollout never is
+        ends = groups.reasoning_mask_PGC.long().cumsum(-1).argmax(-1, keepdim=True)
+        mask = torch.ones(p, g, 1, dtype=torch.bool)
+        return replace(stats, prefix_logps_PGKR=sure, prefix_mask_PGK=mask, prefix_ends_PGK=ends)
+
+    plain = rollouts.collect
+    monkeypatch.setattr(rollouts, "collect", collect)
+    monkeypatch.setattr(lab.scoring, "pipeline", pipeline(component("r", reward, needs)))
+    found = evaluator(lab, certainty=certainty, certain_points=3, also=[], greedy=False)(0).estimates
+    own = {Need(Stat.PREFIXES, plan=PrefixPlan(k=3))} if certainty is True else set()
+    assert asked == [needs or own]
+    assert (seen[0].prefix_logps_PGKR is not None) == bool(needs)
+    measured = certainty is True or (certainty == "auto" and bool(needs))
+    assert ("certain_at" in found) == ("certain_share" in found) == measured
+    if measured:
+        assert (found["certain_share"].value, found["certain_share"].n) == (0.5, 4)
+        assert 0 <= found["certain_at"].value <= 12

@@ -43,6 +43,13 @@ def settings(**changes: Any) -> EvaluationSettings:
         ({"pass_quality": 1.5}, r"evaluation.pass_quality=1.5: must be a number in \[0, 1\]"),
         ({"corpus_bootstrap": 0}, "evaluation.corpus_bootstrap=0"),
         ({"also": None}, "evaluation.also is not set"),
+        ({"certain": 1}, "evaluation.certain=1: must lie strictly between 0 and 1"),
+        ({"certain": 0.0}, "evaluation.certain=0.0: must lie strictly between 0 and 1"),
+        ({"certain": 1.2}, r"evaluation.certain=1.2: must be a number in \[0, 1\]"),
+        ({"certain": "very"}, "evaluation.certain=very: must be a number"),
+        ({"certain_points": 0}, "evaluation.certain_points=0: must be a whole number of at least 1"),
+        ({"certainty": "always"}, "evaluation.certainty=always: must be auto, true or false; .*scores prefixes"),
+        ({"certainty": 1}, "evaluation.certainty=1: must be auto, true or false"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, words):
@@ -82,7 +89,17 @@ def test_a_further_split_without_rows_is_left_out_and_said():
 
 
 @pytest.mark.parametrize(
-    "objective", ["quality", "quality/greedy", "win_rate/ood/greedy", "pass@4", "pass@1/ood", "macro_f1/ood", "reward"]
+    "objective",
+    [
+        "quality",
+        "quality/greedy",
+        "win_rate/ood/greedy",
+        "pass@4",
+        "pass@1/ood",
+        "macro_f1/ood",
+        "reward",
+        "segments/ood",
+    ],
 )
 def test_an_objective_is_any_name_that_an_evaluation_measures(objective):
     known = names_of(settings(), ("macro_f1",))
@@ -104,6 +121,21 @@ def test_an_objective_is_any_name_that_an_evaluation_measures(objective):
 def test_an_objective_that_no_evaluation_has_is_refused_at_once(objective, changes, words):
     with pytest.raises(UserError, match=words):
         check_objective(objective, steps=1, settings=settings(**changes))
+
+
+@pytest.mark.parametrize("objective", ["certain_at", "certain_share"])
+def test_certainty_is_an_objective_only_where_it_is_measured(objective):
+    check_objective(objective, steps=1, settings=settings())
+    check_objective(objective, steps=1, settings=settings(), figures=(), prefixes=True)
+    check_objective(objective, steps=1, settings=settings(certainty=True), figures=(), prefixes=False)
+    with pytest.raises(UserError, match=f"objective={objective} with evaluation.certainty=auto, and no component"):
+        check_objective(objective, steps=1, settings=settings(), figures=(), prefixes=False)
+    with pytest.raises(
+        UserError, match=r"evaluation.certainty=false: it is not measured; set evaluation.certainty=true"
+    ):
+        check_objective(objective, steps=1, settings=settings(certainty=False), prefixes=True)
+    with pytest.raises(UserError, match=f"objective={objective}/ood"):
+        check_objective(f"{objective}/ood", steps=1, settings=settings(certainty=True))
 
 
 def test_a_name_that_may_be_the_data_sets_is_refused_once_its_figures_are_known():

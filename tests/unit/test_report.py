@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dro_lab.record import Alarm, Estimate, RunRecord
+from dro_lab.record import Alarm, Comparison, Estimate, RunRecord
 from dro_lab.record.read import load_run
 from dro_lab.record.rows import token_rows
 from dro_lab.report import content, write_report
@@ -365,6 +365,19 @@ def test_the_line_under_a_figure_names_the_version_of_the_data() -> None:
     assert content.source_line(hub) == "finqa (hub: owner/name, revision abcdef01)"
     assert content.source_line({**hub, "revision": None}) == "finqa (hub: owner/name)"
     assert content.source_line(asdict(PROVENANCE)) == "pararev (twin: default)"
+
+
+def test_before_and_after_name_the_samples_and_show_backtracking_that_is_gone(tmp_path: Path) -> None:
+    lines = [("quality", 0.25, 0.5), ("backtracking_share", 0.2, 0.0), ("win_unknown_share", None, 0.0)]
+    found = [Comparison(metric=name, before=before, after=after) for name, before, after in lines]
+    with RunRecord(tmp_path / "run") as record:
+        written = record.summary(summary(comparison=found, samples=16))
+    assert content.comparison(written) == [
+        ("quality (mean@16)", "0.25", "0.50"),
+        ("segments that backtrack", "20%", "0%"),
+    ]
+    del written["samples"]  # a record of before there was such a key
+    assert content.comparison(written)[0][0] == "quality"
 
 
 def _estimates(**values: float) -> list[Estimate]:

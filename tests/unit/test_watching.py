@@ -224,6 +224,29 @@ def test_the_final_table_keeps_the_parts_of_a_metric_together_and_leaves_out_wha
     assert any("could not decide" in line for line in table({}, {**end, "win_unknown_share": 0.25}))
 
 
+def test_the_quality_of_sampled_answers_is_named_as_a_mean_over_them():
+    lines = table({}, {"quality": 0.2, "quality/ood": 0.3, "quality/greedy": 0.4}, samples=16)
+    assert [line.split("  ")[0] for line in lines[1:-1]] == [
+        "quality (facts, mean@16)",
+        "quality (facts, mean@16), ood",
+        "quality (facts), greedy",
+    ]
+
+
+def test_reasoning_is_shown_in_counts_and_shares_and_backtracking_only_where_there_was_any():
+    start = {"segments": 8.25, "backtracking_share": 0.125, "certain_at": 40.0, "certain_share": 0.5}
+    lines = table(start, {**start, "backtracking_share": 0.0})
+    assert [line.split()[-2:] for line in lines[1:-1]] == [
+        ["8.2", "8.2"],
+        ["12.5%", "0.0%"],
+        ["40.0", "40.0"],
+        ["50.0%", "50.0%"],
+    ]
+    assert lines[3].startswith("reasoning until the answer is certain (tokens, of rollouts ever certain)")
+    silent = {**start, "backtracking_share": 0.0}
+    assert len(table(silent, silent)) == len(lines) - 1
+
+
 def test_nothing_to_train_gives_one_column():
     lines = table({"quality": 0.2}, {"quality": 0.2}, planned_steps=0, steps=0)
     assert "before" not in lines[0]
