@@ -27,6 +27,12 @@ class Reading(Protocol):
     def text(self, start: int = 0, stop: int | None = None) -> str:
         """The text of units ``[start, stop)``; incomplete characters read as U+FFFD, as in the tokenizer's decode."""
 
+    def units(self, start: int = 0, stop: int | None = None) -> str:
+        """Units ``[start, stop)``, one character a unit; ASCII characters stand for themselves, and nothing else does."""
+
+    def whole(self, token: int) -> bool:
+        """Whether no character is cut where token number ``token`` begins."""
+
     def offset(self, token: int) -> int:
         """The position at which token number ``token`` begins."""
 
@@ -69,6 +75,12 @@ class _ByteReading:
     def text(self, start: int = 0, stop: int | None = None) -> str:
         return self._raw[start:stop].encode("latin-1").decode("utf-8", "replace")
 
+    def units(self, start: int = 0, stop: int | None = None) -> str:
+        return self._raw[start:stop]
+
+    def whole(self, token: int) -> bool:
+        return not "\x80" <= self._raw[self._ends[token] : self._ends[token] + 1] <= "\xbf"  # a byte that continues a character
+
     def offset(self, token: int) -> int:
         return self._ends[token]
 
@@ -96,6 +108,12 @@ class _PrefixReading:
 
     def text(self, start: int = 0, stop: int | None = None) -> str:
         return self._text[start:stop]
+
+    def units(self, start: int = 0, stop: int | None = None) -> str:
+        return self._text[start:stop]
+
+    def whole(self, token: int) -> bool:
+        return self._text.startswith(self._decode(token))
 
     def offset(self, token: int) -> int:
         return len(self._decode(token))
