@@ -95,12 +95,6 @@ def test_a_group_of_one_has_nothing_to_compare_with():
     assert advantages([[3.0], [NAN]]).tolist() == [[0.0], [0.0]]
 
 
-def test_process_rewards_are_refused():
-    rewards = Rewards(outcome_PG=torch.zeros(1, 2), process_PGC=torch.zeros(1, 2, 3))
-    with pytest.raises(UserError, match="advantage=group_norm: the reward gives process rewards"):
-        group_norm(rewards, torch.ones(1, 2).bool(), torch.ones(1, 2, 3))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"), [({"eps": 0}, r"advantage\.eps=0"), ({"scale": 1}, r"advantage\.scale=1")]
 )
