@@ -24,6 +24,7 @@ from tests.contract.steps import (
     flat,
     reorder,
     widen,
+    without_process,
 )
 
 
@@ -88,7 +89,7 @@ def permuting_prompts_permutes_results(subject: Subject) -> None:
 def wider_padding_changes_nothing(subject: Subject) -> None:
     step = a_step()
     want = subject(step)
-    for axis in "CRV":
+    for axis in "CRKV":
         got = subject(widen(step, axis))
         for name in got:
             if axis in axes(name):
@@ -125,6 +126,11 @@ def an_empty_rollout_is_never_infinite_and_touches_no_other_group(subject: Subje
     for name, value in want.items():
         if isinstance(value, Tensor) and axes(name):
             torch.testing.assert_close(got[name][1:], value[1:], atol=1e-6, rtol=1e-6, equal_nan=True, msg=name)
+
+
+def an_empty_rollout_is_never_infinite(subject: Subject) -> None:
+    """All that can be asked of a method that looks at the whole batch."""
+    _never_infinite(subject(emptied(a_step(), 0, 1)))
 
 
 def a_fully_masked_step_is_never_infinite(subject: Subject) -> None:
@@ -171,6 +177,14 @@ LAWS = [
 ]
 
 
+def laws_of(looks_at: str) -> list[Callable[[Subject], None]]:
+    """The laws of a method that looks at a ``group`` at a time, or at the whole ``batch``."""
+    if looks_at == "group":
+        return LAWS
+    alone = an_empty_rollout_is_never_infinite_and_touches_no_other_group
+    return [an_empty_rollout_is_never_infinite if law is alone else law for law in LAWS]
+
+
 # ------------------------------------------------------------------------------------------------ laws of one kind
 
 
@@ -186,6 +200,29 @@ def token_weights_are_shares_of_reference_tokens(subject: Subject) -> None:
     sums_P = weights_PR.sum(-1)
     assert torch.isclose(sums_P, sums_P.round(), atol=1e-5).all()
     assert (sums_P < 1.5).all()
+
+
+def process_credit_lies_where_it_was_scored_inside_the_reasoning(subject: Subject) -> None:
+    """Finite, 0 where the mask is False, and scored on reasoning tokens alone: none behind it, none on padding.
+
+    With values that no model should give (an empty reference, nan, infinity) too.
+    """
+    step = a_step()
+    spoilt = replace(step.stats, reference_mask_PR=step.stats.reference_mask_PR.clone())
+    spoilt.reference_mask_PR[1] = False
+    spoilt = replace(spoilt, prefix_logps_PGKR=step.stats.prefix_logps_PGKR.clone())
+    spoilt.prefix_logps_PGKR[0, 1, 0, 0] = -torch.inf
+    spoilt.prefix_logps_PGKR[2, 0, 0, 0] = torch.nan
+    for case in (step, emptied(step, 0, 1), replace(step, stats=spoilt)):
+        named = subject(case)
+        process_PGC, mask_PGC = named.get("process_PGC"), named.get("process_mask_PGC")
+        assert (process_PGC is None) == (mask_PGC is None)
+        if process_PGC is None:
+            return
+        assert process_PGC.isfinite().all()
+        assert mask_PGC.any()
+        assert not process_PGC[~mask_PGC].any()
+        assert not (mask_PGC & ~(case.groups.reasoning_mask_PGC & case.groups.completion_mask_PGC)).any()
 
 
 def a_reason_stands_exactly_where_a_group_is_dropped(subject: Subject) -> None:
@@ -206,3 +243,50 @@ def what_is_not_kept_or_not_scorable_gets_no_advantage(subject: Subject) -> None
     assert not result[~step.keep_PG].any()
     assert not result[0, 2].any()
     assert result[0].any()
+
+
+def _credit(subject: Subject, step: Step) -> Tensor:
+    """What process rewards add, by token of the loss."""
+    (whole,) = subject(step).values()
+    assert whole.ndim == 3
+    (outcome_only,) = subject(replace(step, rewards=without_process(step.rewards))).values()
+    assert outcome_only.ndim == 2
+    return whole - outcome_only[..., None] * step.loss_mask_PGC
+
+
+def process_credit_ends_with_the_last_scored_token(subject: Subject) -> None:
+    """And reaches back to the first token."""
+    step = a_step()
+    later_PGC = step.rewards.process_mask_PGC.flip(-1).cumsum(-1).flip(-1) > 0
+    credit_PGC = _credit(subject, step)
+    assert not credit_PGC[~later_PGC].any()
+    assert credit_PGC[0, :, 0].any()
+
+
+def process_credit_grows_with_its_weight(subject: Subject) -> None:
+    step = a_step()
+    doubled = replace(step, rewards=replace(step.rewards, process_weight=2 * step.rewards.process_weight))
+    assert_same({"PGC": _credit(subject, doubled)}, {"PGC": 2 * _credit(subject, step)})
+    none = replace(step, rewards=replace(step.rewards, process_weight=0.0))
+    assert not _credit(subject, none).any()
+
+
+def tokens_outside_the_loss_get_no_advantage(subject: Subject) -> None:
+    step = a_step()
+    mask_PGC = step.loss_mask_PGC.clone()
+    mask_PGC[:, 0, 5:] = mask_PGC[:, 1, 0] = False
+    (result,) = subject(replace(step, loss_mask_PGC=mask_PGC)).values()
+    assert not result[~mask_PGC].any()
+
+
+def equal_outcomes_still_teach_by_their_process(subject: Subject) -> None:
+    step = a_step()
+    (result,) = subject(replace(step, rewards=replace(step.rewards, outcome_PG=torch.ones(P, G)))).values()
+    assert result[0].any()
+    assert not result[-1].any()  # no scored token either
+
+
+def values_off_the_process_mask_are_not_read(subject: Subject) -> None:
+    step = a_step()
+    rubbish = step.rewards.process_PGC.masked_fill(~step.rewards.process_mask_PGC, torch.nan)
+    assert_same(subject(replace(step, rewards=replace(step.rewards, process_PGC=rubbish))), subject(step), tolerance=0)

@@ -43,10 +43,27 @@ def a_step(seed: int = 0, rollouts: int = G) -> Step:
     groups = structured(groups_of(P, rollouts))
     keep_PG = torch.ones(P, rollouts, dtype=torch.bool)
     keep_PG[1] = False
-    rewards = Rewards(outcome_PG=torch.rand(P, rollouts, generator=draw))
+    rewards = Rewards(
+        outcome_PG=torch.rand(P, rollouts, generator=draw), **process_of(groups, torch.Generator().manual_seed(seed))
+    )
     stats = replace(stats_of(probabilities, quality), **verdicts_of(rollouts))
     stats = replace(stats, **more_scores(stats, draw))
     return Step(groups, stats, rewards, keep_PG, groups.completion_mask_PGC.clone())
+
+
+def process_of(groups: RolloutGroups, draw: torch.Generator) -> dict[str, Any]:
+    """Credit behind the first token of each reasoning; the last prompt's rollouts have none."""
+    shape = groups.completion_mask_PGC.shape
+    scored_PGC = groups.reasoning_mask_PGC & (torch.rand(shape, generator=draw) < 0.7)
+    scored_PGC[..., 0], scored_PGC[..., 1] = False, True
+    scored_PGC[-1] = False
+    process_PGC = torch.where(scored_PGC, torch.rand(shape, generator=draw) - 0.3, 0.0)
+    return {"process_PGC": process_PGC, "process_mask_PGC": scored_PGC, "process_weight": 0.5}
+
+
+def without_process(rewards: Rewards) -> Rewards:
+    """The outcomes alone."""
+    return replace(rewards, process_PGC=None, process_mask_PGC=None, process_weight=0.0)
 
 
 def more_scores(stats: TokenStats, draw: torch.Generator) -> dict[str, Tensor]:
@@ -58,6 +75,26 @@ def more_scores(stats: TokenStats, draw: torch.Generator) -> dict[str, Tensor]:
     return {
         "masked_logps_PGR": masked_PGR.where(scored_P1R, 0.0),
         "reference_ranks_PGR": ranks_PGR.where(scored_P1R, 0.0),
+        **prefix_scores(stats, draw),
+    }
+
+
+def prefix_scores(stats: TokenStats, draw: torch.Generator) -> dict[str, Tensor]:
+    """The reference after one to three prefixes of a reasoning of three tokens, the last of which ends the last."""
+    rollouts, width = stats.reference_logps_PGR.shape[1:]
+    scored_PR = stats.reference_mask_PR | stats.reference_eos_PR
+    count_PG = 1 + (torch.arange(P)[:, None] + torch.arange(rollouts)) % 3
+    place_PGK = torch.arange(3).expand(P, rollouts, 3)
+    mask_PGK = place_PGK < count_PG[..., None]
+    last_PGK = place_PGK == count_PG[..., None] - 1
+    logps_PGKR = -3 * torch.rand(P, rollouts, 3, width, generator=draw)
+    baseline_PR = -3 * torch.rand(P, width, generator=draw)
+    return {
+        "prefix_logps_PGKR": logps_PGKR.where(mask_PGK[..., None] & scored_PR[:, None, None], 0.0),
+        "prefix_mask_PGK": mask_PGK,
+        "prefix_ends_PGK": place_PGK.masked_fill(last_PGK, 2).where(mask_PGK, 0),
+        "prefix_entropies_PGK": torch.rand(P, rollouts, 3, generator=draw).masked_fill(last_PGK, torch.nan),
+        "no_reasoning_logps_PR": baseline_PR.where(scored_PR, 0.0),
     }
 
 
@@ -120,7 +157,7 @@ def reorder(obj: Any, axis: str, order: list[int]) -> Any:
 
 
 def widen(obj: Any, axis: str, extra: int = 3) -> Any:
-    """``extra`` columns of padding on tokens (``C``), reference tokens (``R``) or checks (``V``)."""
+    """``extra`` columns of padding on tokens (``C``), reference tokens (``R``), prefixes (``K``) or checks (``V``)."""
 
     def change(value: Tensor, dimension: int) -> Tensor:
         shape = list(value.shape)
@@ -138,9 +175,10 @@ def emptied(step: Step, p: int, g: int) -> Step:
     for name in ("completion_mask_PGC", "reasoning_mask_PGC"):
         change[name] = getattr(groups, name).clone()
         change[name][p, g] = False
-    mask_PGC = step.loss_mask_PGC.clone()
-    mask_PGC[p, g] = False
-    return replace(step, groups=replace(groups, **change), loss_mask_PGC=mask_PGC)
+    mask_PGC, scored_PGC = step.loss_mask_PGC.clone(), step.rewards.process_mask_PGC.clone()
+    mask_PGC[p, g] = scored_PGC[p, g] = False
+    rewards = replace(step.rewards, process_mask_PGC=scored_PGC)
+    return replace(step, groups=replace(groups, **change), rewards=rewards, loss_mask_PGC=mask_PGC)
 
 
 def flat(result: Any) -> dict[str, Any]:
