@@ -6,7 +6,7 @@ rewards; stage B (`advantages`) after TRL has built the batch, when the loss mas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from dro_lab.components import Component
 from dro_lab.errors import UserError
-from dro_lab.types import FilterResult, GateResult, Need, Rewards, RolloutGroups, TokenStats
+from dro_lab.types import AdvantageEstimator, FilterResult, GateResult, Need, Rewards, RolloutGroups, TokenStats
 
 State = Mapping[str, Mapping[str, Any]]
 """What methods with memory remember, by part of the pipeline (``gate``, ``filter``); plain values."""
@@ -101,17 +101,23 @@ class Pipeline:
             state={part: value for part, value in remembered.items() if value is not None},
         )
 
-    def advantages(self, scored: Scored, loss_mask_PGC: Tensor) -> Tensor:
+    def advantages(
+        self,
+        scored: Scored,
+        loss_mask_PGC: Tensor,
+        everywhere: Callable[[AdvantageEstimator], AdvantageEstimator] = lambda estimate: estimate,
+    ) -> Tensor:
         """Stage B: advantages (P, G) or (P, G, C); 0 where nothing is kept or nothing could be scored.
 
         With ``credit="causal"`` a reward that cannot depend on the rollout's own answer (the reference stands in its
         place) gives the answer's tokens no advantage. Their policy gradient is 0 in expectation: leaving it out keeps
         the expected gradient, removes its noise, and keeps long training from unlearning how to answer.
+        ``everywhere`` lets the estimator see what other ranks sampled.
         """
         if scored.rewards.process_PGC is not None:
             self._check_process_is_taken()
             loss_mask_PGC = _as_wide_as(loss_mask_PGC, scored.rewards.process_PGC)
-        advantages = self.advantage(scored.rewards, scored.teach_PG, loss_mask_PGC)
+        advantages = everywhere(self.advantage)(scored.rewards, scored.teach_PG, loss_mask_PGC)
         if self.credit == "completion" or scored.rewards.depends_on == "completion":
             return advantages
         spread = advantages if advantages.dim() == 3 else advantages[..., None]

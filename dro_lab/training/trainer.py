@@ -22,6 +22,7 @@ from dro_lab.training.clock import PartClock
 from dro_lab.training.dropped import as_rows, loss_mask, take_out_dropped
 from dro_lab.training.empty_update import SkipEmptyUpdate
 from dro_lab.training.greedy import greedy_decoding
+from dro_lab.training.ranks import over_all_ranks
 from dro_lab.training.refill import Refill
 from dro_lab.training.rollouts import RolloutScorer, ScoredStep
 from dro_lab.types import Row
@@ -90,7 +91,8 @@ class LabTrainer(GRPOTrainer):
         with self.clock.part("scoring"):
             shape = step.scored.groups.shape
             loss_mask_BT = loss_mask(batch)
-            advantages = self.scoring.pipeline.advantages(step.scored, loss_mask_BT.bool().cpu().unflatten(0, shape))
+            mask_PGC = loss_mask_BT.bool().cpu().unflatten(0, shape)
+            advantages = self.scoring.pipeline.advantages(step.scored, mask_PGC, over_all_ranks(self.accelerator))
             rows = as_rows(advantages, width=loss_mask_BT.shape[1])
             batch["advantages"] = rows.to(batch["completion_ids"].device)
             all_ranks = self.accelerator.gather
