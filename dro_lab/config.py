@@ -210,13 +210,13 @@ def _check_sampling(cfg: DictConfig) -> None:
     number("algorithm.learning_rate", _plain("algorithm", cfg.algorithm).get("learning_rate"), low=0.0, todo="try 1e-4")
 
 
-SCORER = ("tokens_per_batch", "lm_head_chunk")
+SCORER = ("tokens_per_batch", "lm_head_chunk", "share")
 
 
 def _check_scorer(node: Any) -> None:
     scorer = _plain("scorer", node)
     if unknown := sorted(set(scorer) - set(SCORER)):
         raise UserError(f"scorer.{unknown[0]}={scorer[unknown[0]]}: unknown key; allowed are {', '.join(SCORER)}")
-    for key in SCORER:
+    for key in ("tokens_per_batch", "lm_head_chunk"):
         if key in scorer:
             whole(f"scorer.{key}", scorer[key], low=1, todo="conf/scorer/hf.yaml says what it means")

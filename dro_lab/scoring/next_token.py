@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dro_lab.scoring.reference import evaluating
+from dro_lab.scoring.head import evaluating
 
 PLACES_THROUGH_HEAD = 1024
 """Positions that go through the LM head at once, at most: bounds the largest logits tensor."""

@@ -1,53 +1,54 @@
-"""The one scorer: log-probabilities of reference tokens after a sampled reasoning.
+"""The one scorer: log-probabilities of reference tokens after a sampled reasoning, or after its prefixes.
 
     sequence = prompt ids | reasoning ids exactly as sampled | closing + answer marker | reference | (EOS)
 
 The rollout's own answer is replaced by the reference, teacher-forced at temperature 1 whatever the sampling temperature
-was (arXiv 2506.13351). No other code of a run asks a policy for log-probabilities.
+was (arXiv 2506.13351). No other code of a run asks a policy for log-probabilities of a reference.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dro_lab.checks import flag
 from dro_lab.errors import UserError
-from dro_lab.scoring.split import ReasoningFormat
+from dro_lab.scoring.head import evaluating
+from dro_lab.scoring.plain import PlainEngine
+from dro_lab.scoring.segments import Segmenter, candidates, top_k
+from dro_lab.scoring.shared import SharedEngine
+from dro_lab.scoring.sharing import Sharing
+from dro_lab.scoring.split import ReasoningFormat, ThinkingMode
 from dro_lab.scoring.tokens import TokenText
+from dro_lab.scoring.tree import Branch, Candidate, Stem, StemScores, Tree, TreeScores
+from dro_lab.types import PrefixPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceScores:
-    """What the scorer measured, on the CPU.
+    """What the scorer measured, on the CPU; what was not asked for is None.
 
     ``logps_PGR`` is float32 and 0 outside ``mask_PR | eos_PR``. EOS is always scored, as the position after a
-    reference's last token, and marked apart, so that each reward decides for itself whether it counts.
+    reference's last token, and marked apart, so that each reward decides for itself whether it counts. The prefix
+    fields are those of `dro_lab.types.TokenStats`.
     """
 
     logps_PGR: Tensor
     mask_PR: Tensor  # bool: the reference's own tokens
     eos_PR: Tensor  # bool: the EOS behind them
     ids_PR: Tensor  # int64: reference tokens and EOS, padded with EOS
-    ranks_PGR: Tensor | None = None  # float32: words of the vocabulary that are likelier, where asked for
-
-
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    """One row of the forward pass: input ids, where the targets' predictions begin, the targets, where they go."""
-
-    ids: list[int]
-    first: int  # the position whose output predicts targets[0]
-    targets: list[int]
-    prompt: int
-    rollout: int
-    hidden: tuple[int, int] = (0, 0)  # positions [start, end) that attention does not see
+    ranks_PGR: Tensor | None = None  # float32: words of the vocabulary that are likelier
+    masked_logps_PGR: Tensor | None = None  # as logps_PGR, the reasoning hidden from attention
+    prefix_logps_PGKR: Tensor | None = None
+    prefix_mask_PGK: Tensor | None = None
+    prefix_ends_PGK: Tensor | None = None
+    prefix_entropies_PGK: Tensor | None = None
+    no_reasoning_logps_PR: Tensor | None = None
 
 
 class ReferenceScorer:
@@ -62,6 +63,7 @@ class ReferenceScorer:
         fmt: delimiters and answer marker.
         tokens_per_batch: padded tokens of one forward; about 2,000 is fastest on a CPU, a GPU takes more.
         lm_head_chunk: positions that go through the LM head at once (bounds the largest logits tensor).
+        share: read every text once where the model can (`dro_lab.scoring.shared`); False: one whole sequence a branch.
 
     Raises:
         UserError: a size below 1, or a tokenizer without an end-of-sequence token.
@@ -74,15 +76,18 @@ class ReferenceScorer:
         *,
         tokens_per_batch: int = 2048,
         lm_head_chunk: int = 1024,
+        share: bool = True,
     ) -> None:
         for key, value in (("tokens_per_batch", tokens_per_batch), ("lm_head_chunk", lm_head_chunk)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"scorer.{key}={value!r}: must be a whole number of at least 1; 2048 suits a CPU")
+        flag("scorer.share", share, todo="true is the default and the faster one")
         if tokenizer.eos_token_id is None:
             raise UserError("model.path: the tokenizer has no end-of-sequence token; set eos_token in its config")
         self._tokenizer, self._fmt, self._text = tokenizer, fmt, TokenText(tokenizer)
-        self._tokens_per_batch, self._lm_head_chunk = tokens_per_batch, lm_head_chunk
         self._eos = int(tokenizer.eos_token_id)
+        sizes = {"tokens_per_batch": tokens_per_batch, "lm_head_chunk": lm_head_chunk}
+        self._sharing = Sharing(SharedEngine(**sizes), PlainEngine(**sizes), wanted=share)
 
     def encode(self, reference: str, closing: str | None = None) -> tuple[list[int], list[int]]:
         """``(head, tail)``: ids of closing and marker, and ids of the reference's own tokens.
@@ -109,7 +114,7 @@ class ReferenceScorer:
             split = next((token for token, end in enumerate(ends) if end > len(before)), len(ids))
         return ids[:split], ids[split:]
 
-    def reference_logps(
+    def score(
         self,
         model: PreTrainedModel,
         prompt_ids_P: Sequence[Sequence[int]],
@@ -117,8 +122,11 @@ class ReferenceScorer:
         references_P: Sequence[str],
         *,
         closings_PG: Sequence[Sequence[str]] | None = None,
-        hide_reasoning: bool = False,
+        starts_PG: Sequence[Sequence[int]] | None = None,
+        modes_P: Sequence[ThinkingMode] | None = None,
+        masked: bool = False,
         ranks: bool = False,
+        prefixes: PrefixPlan | None = None,
     ) -> ReferenceScores:
         """Float32 log-probabilities of every reference token, at temperature 1, without gradients or dropout.
 
@@ -128,114 +136,131 @@ class ReferenceScorer:
             reasoning_ids_PG: the leading completion ids to keep (`SplitGroups.reasoning_ids_PG`).
             references_P: the references.
             closings_PG: the text that closes each reasoning (`SplitGroups.closings_PG`); default the format's.
-            hide_reasoning: the reasoning's tokens are hidden from attention; all positions stay (DRO v1's baseline).
-            ranks: also give each token's rank in the vocabulary.
+            starts_PG: the completion token with which each reasoning begins (`SplitGroups.reasoning_starts_PG`);
+                default 0.
+            modes_P: what each prompt says about reasoning (`dro_lab.scoring.split.thinking_mode`); default ``open``.
+            masked: also with the reasoning's tokens hidden from attention; all positions stay (DRO v1's baseline).
+            ranks: also each token's rank in the vocabulary.
+            prefixes: also after prefixes of the reasoning, and right behind the prompt.
+
+        Raises:
+            ValueError: a prompt without tokens.
         """
-        tails_P = [self.encode(reference)[1] for reference in references_P]
-        sequences, heads = [], dict[tuple[int, str], list[int]]()
-        for p, (prompt, reasonings_G) in enumerate(zip(prompt_ids_P, reasoning_ids_PG, strict=True)):
-            for g, reasoning in enumerate(reasonings_G):
+        if any(not prompt for prompt in prompt_ids_P):
+            raise ValueError("a prompt without tokens: nothing predicts what follows; give at least one token")
+        write = _Writer(self, references_P, eos=self._eos)
+        stems, points = [], []
+        segmenter = Segmenter(self._tokenizer, prefixes.segment_on) if prefixes else None
+        for p, group in enumerate(reasoning_ids_PG):
+            for g, ids in enumerate(group):
+                start = 0 if starts_PG is None else starts_PG[p][g]
+                inner = candidates(segmenter.spans(ids, start, len(ids)), prefixes) if segmenter and prefixes else []
                 closing = self._fmt.closing if closings_PG is None else closings_PG[p][g]
-                if (p, closing) not in heads:
-                    heads[p, closing] = self.encode(references_P[p], closing)[0]
-                before = [*prompt, *reasoning, *heads[p, closing]]
-                hidden = (len(prompt), len(prompt) + len(reasoning)) if hide_reasoning else (0, 0)
-                targets = [*tails_P[p], self._eos]
-                sequences.append(_Sequence([*before, *tails_P[p]], len(before) - 1, targets, p, g, hidden))
-        width, groups = max(map(len, tails_P), default=0) + 1, len(reasoning_ids_PG[0]) if reasoning_ids_PG else 0
-        logps_PGR = torch.zeros(len(tails_P), groups, width)
-        ranks_PGR = torch.zeros(len(tails_P), groups, width) if ranks else None
-        plain = _plain_head(model)
+                stems.append(
+                    Stem(
+                        prompt=p,
+                        ids=ids,
+                        end=write.branch(p, len(ids), closing),
+                        fixed=[write.branch(p, len(ids), closing, hides=True)] if masked else (),
+                        candidates=[
+                            Candidate(point.first, write.branch(p, point.prefix, self._inner_closing(prefixes)))
+                            for point in inner
+                        ],
+                    )
+                )
+                # the completion token that each point's prefix ends with; the end of the reasoning stands last
+                points.append([*(point.prefix - 1 for point in inner), len(ids) - 1 if len(ids) > start else -1])
+        modes = modes_P or ["open"] * len(prompt_ids_P)
+        roots = [
+            write.branch(p, 0, self._no_reasoning(mode, prefixes)) if prefixes else None for p, mode in enumerate(modes)
+        ]
+        tree = Tree(prompts=prompt_ids_P, roots=roots, stems=stems)
+        choose = partial(top_k, k=prefixes.k if prefixes else 0)
         with torch.no_grad(), evaluating(model):
-            for batch in self._batches(sequences, plain):
-                for sequence, found in zip(batch, self._forward(model, batch, plain, ranks), strict=True):
-                    logps_PGR[sequence.prompt, sequence.rollout, : len(found)] = found[:, 0]
-                    if ranks_PGR is not None:
-                        ranks_PGR[sequence.prompt, sequence.rollout, : len(found)] = found[:, 1]
-        length_P1 = torch.tensor([len(tail) for tail in tails_P]).view(-1, 1)
-        places_R = torch.arange(width)
-        ids = [tail + [self._eos] * (width - len(tail)) for tail in tails_P]
-        return ReferenceScores(
-            logps_PGR=logps_PGR,
-            mask_PR=places_R < length_P1,
-            eos_PR=places_R == length_P1,
-            ids_PR=torch.tensor(ids, dtype=torch.int64).view(len(tails_P), width),
-            ranks_PGR=ranks_PGR,
+            found = self._sharing.engine(model).score(model, tree, choose, ranks=ranks)
+        shape = (len(prompt_ids_P), len(reasoning_ids_PG[0]) if reasoning_ids_PG else 0)
+        return _gathered(
+            found, write.targets_P, points, shape, k=prefixes.k if prefixes else None, masked=masked, ranks=ranks
         )
 
-    def _batches(self, sequences: list[_Sequence], plain: bool) -> Iterator[list[_Sequence]]:
-        """Micro-batches of similar length, within the bounds on tokens and, where needed here, on logits."""
-        batch: list[_Sequence] = []
-        first = 0
-        for sequence in sorted(sequences, key=lambda sequence: len(sequence.ids)):
-            width, rows = len(sequence.ids), len(batch) + 1  # sorted: the newest is the longest
-            first = min(first, sequence.first) if batch else sequence.first
-            logits = 0 if plain else rows * (width - first)
-            if batch and (rows * width > self._tokens_per_batch or logits > self._lm_head_chunk):
-                yield batch
-                batch, first = [], sequence.first
-            batch.append(sequence)
-        if batch:
-            yield batch
+    def _inner_closing(self, prefixes: PrefixPlan | None) -> str:
+        """What stands between a prefix of the reasoning, which ends with its line, and the answer marker."""
+        return self._fmt.close + self._fmt.close_suffix if prefixes and prefixes.close_prefix else ""
 
-    def _forward(self, model: PreTrainedModel, batch: list[_Sequence], plain: bool, ranks: bool) -> Sequence[Tensor]:
-        """(targets, 1) of each sequence: the targets' log-probabilities; with ``ranks`` (targets, 2), ranks behind."""
-        device = model.device
-        width = max(len(sequence.ids) for sequence in batch)
-        rows = [sequence.ids + [self._eos] * (width - len(sequence.ids)) for sequence in batch]
-        ids_BT = torch.tensor(rows, device=device)
-        lengths_B1 = torch.tensor([[len(sequence.ids)] for sequence in batch], device=device)
-        # padding stands on the right: the default positions are right, and causal attention never sees it
-        places_T = torch.arange(width, device=device)
-        mask_BT = (places_T < lengths_B1).long()
-        inputs: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT, "use_cache": False}
-        if any(sequence.hidden[1] for sequence in batch):
-            hidden_B2 = torch.tensor([sequence.hidden for sequence in batch], device=device)
-            inputs["attention_mask"] = mask_BT * ~((places_T >= hidden_B2[:, :1]) & (places_T < hidden_B2[:, 1:]))
-            inputs["position_ids"] = places_T.expand(len(batch), -1)
-        counts = [len(sequence.targets) for sequence in batch]
-        row_N = torch.repeat_interleave(torch.arange(len(batch)), torch.tensor(counts)).to(device)
-        place_N = torch.cat([torch.arange(s.first, s.first + len(s.targets)) for s in batch]).to(device)
-        target_N = torch.tensor([token for sequence in batch for token in sequence.targets], device=device)
-        if plain:
-            hidden_ND = model.base_model(**inputs).last_hidden_state[row_N, place_N]
-            head = model.get_output_embeddings()
-            chunks = zip(hidden_ND.split(self._lm_head_chunk), target_N.split(self._lm_head_chunk), strict=True)
-            found = torch.cat([_gather(head(hidden), target, ranks) for hidden, target in chunks])
-        else:  # the model rescales or caps its logits: take them from its own forward
-            first = min(sequence.first for sequence in batch)
-            logits_BTV = model(**inputs, logits_to_keep=width - first).logits
-            found = _gather(logits_BTV[row_N, place_N - first], target_N, ranks)
-        return found.cpu().split(counts)
+    def _no_reasoning(self, mode: ThinkingMode, prefixes: PrefixPlan) -> str:
+        """What stands between the prompt and the answer marker where there is no reasoning."""
+        if not prefixes.close_prefix or mode == "closed":
+            return ""
+        return self._fmt.closing if mode == "open" else self._fmt.open + self._fmt.closing
 
 
-def _gather(logits_NV: Tensor, target_N: Tensor, ranks: bool) -> Tensor:
-    """(N, 1): float32 log-softmax at the targets; with ``ranks`` (N, 2): how many words are likelier, behind it."""
-    logits_NV = logits_NV.float()
-    target_N1 = logits_NV.gather(1, target_N[:, None])
-    logps_N1 = target_N1 - logits_NV.logsumexp(1, keepdim=True)
-    if not ranks:
-        return logps_N1
-    return torch.cat([logps_N1, (logits_NV > target_N1).sum(1, keepdim=True).float()], 1)
+class _Writer:
+    """Branches of references, each text encoded once."""
+
+    def __init__(self, scorer: ReferenceScorer, references_P: Sequence[str], *, eos: int) -> None:
+        self._scorer, self._references_P = scorer, references_P
+        self._heads: dict[tuple[int, str], list[int]] = {}
+        self.targets_P = [[*scorer.encode(reference)[1], eos] for reference in references_P]
+
+    def branch(self, prompt: int, after: int, closing: str, *, hides: bool = False) -> Branch:
+        if (prompt, closing) not in self._heads:
+            self._heads[prompt, closing] = self._scorer.encode(self._references_P[prompt], closing)[0]
+        return Branch(after, self._heads[prompt, closing], self.targets_P[prompt], hides)
 
 
-def _plain_head(model: PreTrainedModel) -> bool:
-    """Whether logits are the LM head's output alone. Some models scale or cap them, and say so in their config."""
-    if model.get_output_embeddings() is None or model.base_model is model:
-        return False
-    config = model.config.get_text_config().to_dict()
-    scaled = (key for key in config if re.search(r"logit|lm_head|output_multiplier", key))
-    return all(config[key] in (None, False, 1) for key in scaled)
+def _gathered(
+    found: TreeScores,
+    targets_P: Sequence[Sequence[int]],
+    points: Sequence[Sequence[int]],
+    shape: tuple[int, int],
+    *,
+    k: int | None,
+    masked: bool,
+    ranks: bool,
+) -> ReferenceScores:
+    """Padded tensors of a tree's scores. ``points``: of every stem, the tokens of its candidates and of its end."""
+    width = max(map(len, targets_P), default=1)
+    length_P1 = torch.tensor([len(targets) - 1 for targets in targets_P]).view(-1, 1)
+    places_R = torch.arange(width)
+
+    def padded(rows: Sequence[Tensor | None], column: int = 0) -> Tensor:
+        table = torch.zeros(len(rows), width)
+        for number, row in enumerate(rows):
+            assert row is not None
+            table[number, : len(row)] = row[:, column]
+        return table
+
+    ends = [stem.end for stem in found.stems]
+    more: dict[str, Tensor] = {}
+    if ranks:
+        more["ranks_PGR"] = padded(ends, 1).view(*shape, width)
+    if masked:
+        more["masked_logps_PGR"] = padded([stem.fixed[0] for stem in found.stems]).view(*shape, width)
+    if k is not None:
+        tables = [_points(stem, ends_K, k, width) for stem, ends_K in zip(found.stems, points, strict=True)]
+        names = ("prefix_logps_PGKR", "prefix_mask_PGK", "prefix_ends_PGK", "prefix_entropies_PGK")
+        for name, columns in zip(names, zip(*tables, strict=True), strict=True):
+            more[name] = torch.stack(columns).view(*shape, *columns[0].shape)
+        more["no_reasoning_logps_PR"] = padded(found.roots)
+    eos = targets_P[0][-1] if targets_P else 0
+    ids = [[*targets, *[eos] * (width - len(targets))] for targets in targets_P]
+    return ReferenceScores(
+        logps_PGR=padded(ends).view(*shape, width),
+        mask_PR=places_R < length_P1,
+        eos_PR=places_R == length_P1,
+        ids_PR=torch.tensor(ids, dtype=torch.int64).view(len(targets_P), width),
+        **more,
+    )
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside; afterwards every module's ``training`` flag is as before, also after an error."""
-    modules = [module for module in model.modules() if module.training]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.training = True
+def _points(stem: StemScores, ends_K: Sequence[int], k: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One rollout's log-probabilities (K, R), which points there are, the tokens they end with and the entropies."""
+    assert stem.end is not None
+    logps_KR, mask_K = torch.zeros(k + 1, width), torch.arange(k + 1) <= len(stem.chosen)
+    ends, entropies = torch.full((k + 1,), -1), torch.full((k + 1,), torch.nan)
+    for place, row in enumerate([*stem.candidates, stem.end]):
+        logps_KR[place, : len(row)] = row[:, 0]
+    for place, number in enumerate(stem.chosen):
+        ends[place], entropies[place] = ends_K[number], stem.entropies[number]
+    ends[len(stem.chosen)] = ends_K[-1]
+    return logps_KR, mask_K, ends, entropies

@@ -121,6 +121,8 @@ class SplitGroups:
     reasoning_mask_PGC: Tensor  # bool
     reasoning_ids_PG: list[list[list[int]]]  # the completion ids that are kept for scoring
     closings_PG: list[list[str]]  # the text that closes each kept reasoning
+    reasoning_starts_PG: list[list[int]]  # the completion token with which each reasoning begins
+    modes_P: list[ThinkingMode]
 
     def groups(
         self,
@@ -257,4 +259,6 @@ class Splitter:
                 for ids_G, group in zip(ids_PG, splits, strict=True)
             ],
             closings_PG=[[split.closing for split in group] for group in splits],
+            reasoning_starts_PG=[[split.reasoning_start for split in group] for group in splits],
+            modes_P=list(modes_P),
         )

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from dro_lab.errors import UserError
 from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import SplitGroups
-from dro_lab.types import Need, RolloutGroups, Stat, TokenStats
+from dro_lab.types import Need, PrefixPlan, RolloutGroups, Stat, TokenStats
 
 Quality = Callable[[RolloutGroups], Tensor]
 """``quality(groups) -> (P, G)``, float32 in [0, 1]; nan where a rollout cannot be judged."""
@@ -44,6 +44,16 @@ FIELDS: Mapping[Stat, frozenset[str]] = {
     Stat.VERDICTS: frozenset({"verdicts_PGV", "checks_mask_PV"}),
 }
 """The fields of `TokenStats` that each statistic fills."""
+
+
+SCORES = {
+    "reference_logps_PGR": "logps_PGR",
+    "reference_mask_PR": "mask_PR",
+    "reference_eos_PR": "eos_PR",
+    "reference_ids_PR": "ids_PR",
+    "reference_ranks_PGR": "ranks_PGR",
+}
+"""What the scorer calls a field, where it has another name."""
 
 
 def scored_with(stat: Stat) -> Stat:
@@ -92,8 +102,7 @@ def collect(
 ) -> TokenStats:
     """The union of ``needs``, each statistic computed once; fields that nobody asked for stay None.
 
-    ``models`` maps a policy's name (``current``, ``reference``, ``lagged``) to the unwrapped model. Reference
-    log-probabilities and ranks come from one forward where both are asked for.
+    ``models`` maps a policy's name (``current``, ``reference``, ``lagged``) to the unwrapped model.
 
     Raises:
         UserError: as `check_needs`.
@@ -102,31 +111,23 @@ def collect(
     check_needs(needs, models)
     fields: dict[str, Tensor] = {}
     policy_of = {need.stat: need.policy for need in needs}
-    if policy := policy_of.get(Stat.REFERENCE) or policy_of.get(Stat.RANKS):
-        scores = scorer.reference_logps(
-            models[policy],
+    # one policy scores all that has to do with the reference (`check_needs`), and one call reads every text once
+    asked = {stat: policy for stat, policy in policy_of.items() if scored_with(stat) is Stat.REFERENCE}
+    if asked:
+        scores = scorer.score(
+            models[next(iter(asked.values()))],
             prompt_ids_P,
             split.reasoning_ids_PG,
             groups.references_P,
             closings_PG=split.closings_PG,
-            ranks=Stat.RANKS in policy_of,
+            starts_PG=split.reasoning_starts_PG,
+            modes_P=split.modes_P,
+            masked=Stat.MASKED in asked,
+            ranks=Stat.RANKS in asked,
+            prefixes=next((need.plan or PrefixPlan() for need in needs if need.stat is Stat.PREFIXES), None),
         )
-        if Stat.REFERENCE in policy_of:
-            fields["reference_logps_PGR"] = scores.logps_PGR
-            fields["reference_mask_PR"] = scores.mask_PR
-            fields["reference_eos_PR"] = scores.eos_PR
-            fields["reference_ids_PR"] = scores.ids_PR
-        if scores.ranks_PGR is not None:
-            fields["reference_ranks_PGR"] = scores.ranks_PGR
-    if policy := policy_of.get(Stat.MASKED):
-        fields["masked_logps_PGR"] = scorer.reference_logps(
-            models[policy],
-            prompt_ids_P,
-            split.reasoning_ids_PG,
-            groups.references_P,
-            closings_PG=split.closings_PG,
-            hide_reasoning=True,
-        ).logps_PGR
+        for name in set().union(*(FIELDS[stat] for stat in asked)):
+            fields[name] = getattr(scores, SCORES.get(name, name))
     if Stat.VERIFIER in policy_of:
         fields["verifier_PG"] = quality(groups)
     if Stat.VERDICTS in policy_of:

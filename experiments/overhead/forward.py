@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from dro_lab.scoring.reference import ReferenceScorer, evaluating
+from dro_lab.scoring.head import evaluating
+from dro_lab.scoring.reference import ReferenceScorer
 
 
 @dataclass
@@ -23,7 +24,7 @@ class ScoringProbe:
     def attach(cls, trainer: Any) -> ScoringProbe:
         """Time the trainer's scorer from now on."""
         scorer = trainer.scoring.scorer
-        probe, original = cls(scorer), scorer.reference_logps
+        probe, original = cls(scorer), scorer.score
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
@@ -31,7 +32,7 @@ class ScoringProbe:
             probe._pending.append((time.perf_counter() - start, args, kwargs))
             return scores
 
-        scorer.reference_logps = timed
+        scorer.score = timed
         return probe
 
     def settle(self) -> None:

@@ -58,7 +58,7 @@ STEP = st.integers(1, 2).flatmap(
 def test_batched_scores_equal_the_naive_forward(model, step, tokens, chunk):
     scorer = ReferenceScorer(TOKENIZER, FORMAT, tokens_per_batch=tokens, lm_head_chunk=chunk)
     prompts, reasonings, references = zip(*step, strict=True)
-    got = scorer.reference_logps(model, prompts, reasonings, references)
+    got = scorer.score(model, prompts, reasonings, references)
     for p, (prompt, reasonings_G, reference) in enumerate(step):
         head, tail = scorer.encode(reference)
         assert got.ids_PR[p][got.mask_PR[p]].tolist() == tail
@@ -147,27 +147,27 @@ STEP_OF_TWO = ([[5, 6, 7], [8, 9]], [[[10, 11], []], [[12] * 9, [13]]], [" 42 km
 
 def test_scores_are_float32_on_the_cpu_without_gradient(qwen):
     model = tiny_qwen3(len(TOKENIZER)).to(torch.bfloat16)
-    got = ReferenceScorer(TOKENIZER, FORMAT).reference_logps(model, *STEP_OF_TWO)
+    got = ReferenceScorer(TOKENIZER, FORMAT).score(model, *STEP_OF_TWO)
     assert (got.logps_PGR.dtype, got.logps_PGR.device.type) == (torch.float32, "cpu")
     assert not got.logps_PGR.requires_grad
     with torch.inference_mode():
-        again = ReferenceScorer(TOKENIZER, FORMAT).reference_logps(model, *STEP_OF_TWO)
+        again = ReferenceScorer(TOKENIZER, FORMAT).score(model, *STEP_OF_TWO)
     torch.testing.assert_close(again.logps_PGR, got.logps_PGR)
 
 
 def test_log_softmax_is_float32_for_a_half_precision_policy():
     model = tiny_qwen3(len(TOKENIZER)).to(torch.bfloat16)
     scorer = ReferenceScorer(TOKENIZER, FORMAT)
-    got = scorer.reference_logps(model, [[5, 6]], [[[7]]], [" 42"]).logps_PGR[0, 0]
+    got = scorer.score(model, [[5, 6]], [[[7]]], [" 42"]).logps_PGR[0, 0]
     want = naive(model, [5, 6], [7], *scorer.encode(" 42"), TOKENIZER.eos_token_id)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
     assert not torch.equal(got, got.bfloat16().float())
 
 
 def test_temperature_is_one_whatever_generation_uses(qwen):
-    want = ReferenceScorer(TOKENIZER, FORMAT).reference_logps(qwen, *STEP_OF_TWO).logps_PGR
+    want = ReferenceScorer(TOKENIZER, FORMAT).score(qwen, *STEP_OF_TWO).logps_PGR
     qwen.generation_config.temperature = 0.5
-    got = ReferenceScorer(TOKENIZER, FORMAT).reference_logps(qwen, *STEP_OF_TWO).logps_PGR
+    got = ReferenceScorer(TOKENIZER, FORMAT).score(qwen, *STEP_OF_TWO).logps_PGR
     assert torch.equal(want, got)
     probabilities = torch.tensor([_sum_of_probabilities(qwen, token) for token in (3, 40)])
     torch.testing.assert_close(probabilities, torch.ones(2), atol=1e-4, rtol=0)
@@ -178,7 +178,7 @@ def _sum_of_probabilities(model, start):
     scorer = ReferenceScorer(TOKENIZER, ReasoningFormat(answer_marker="A:"))
     scorer.encode = lambda reference, closing=None: ([], [int(reference)])  # each vocabulary entry in turn
     words = [str(token) for token in range(len(TOKENIZER))]
-    scores = scorer.reference_logps(model, [[start, 5]] * len(words), [[[]]] * len(words), words)
+    scores = scorer.score(model, [[start, 5]] * len(words), [[[]]] * len(words), words)
     return scores.logps_PGR[:, 0, 0].exp().sum()
 
 
@@ -187,13 +187,13 @@ def test_dropout_is_off_and_flags_are_left_as_found(dropout_model):
     model = dropout_model(len(TOKENIZER))
     scorer = ReferenceScorer(TOKENIZER, FORMAT)
     model.eval()
-    want = scorer.reference_logps(model, *STEP_OF_TWO).logps_PGR
+    want = scorer.score(model, *STEP_OF_TWO).logps_PGR
     assert not any(module.training for module in model.modules())
     model.train()
     frozen = next(iter(model.base_model.children()))
     frozen.eval()
     flags = [module.training for module in model.modules()]
-    torch.testing.assert_close(scorer.reference_logps(model, *STEP_OF_TWO).logps_PGR, want)
+    torch.testing.assert_close(scorer.score(model, *STEP_OF_TWO).logps_PGR, want)
     assert [module.training for module in model.modules()] == flags
     assert model.training
     assert not frozen.training
@@ -203,7 +203,7 @@ def test_flags_are_left_as_found_after_an_error(qwen):
     qwen.train()
     flags = [module.training for module in qwen.modules()]
     with pytest.raises(IndexError):
-        ReferenceScorer(TOKENIZER, FORMAT).reference_logps(qwen, [[10**6]], [[[5]]], ["a"])
+        ReferenceScorer(TOKENIZER, FORMAT).score(qwen, [[10**6]], [[[5]]], ["a"])
     assert [module.training for module in qwen.modules()] == flags
     qwen.eval()
 
@@ -211,24 +211,26 @@ def test_flags_are_left_as_found_after_an_error(qwen):
 @pytest.mark.parametrize(("build", "chunk"), [(tiny_qwen3, 5), (tiny_qwen3, 64), (tiny_gemma2, 64)])
 def test_the_largest_logits_tensor_is_bounded(build, chunk):
     model, rows = build(len(TOKENIZER)), []
+    scorer = ReferenceScorer(TOKENIZER, FORMAT, lm_head_chunk=chunk)
+    scorer.score(model, [[5]], [[[7]]], ["a"])  # the trial of the model's cache is over
     model.get_output_embeddings().register_forward_hook(lambda *args: rows.append(args[2].shape[:-1].numel()))
     reasonings = [[[7] * n for n in range(16)]] * 2
-    ReferenceScorer(TOKENIZER, FORMAT, lm_head_chunk=chunk).reference_logps(
-        model, [[5, 6]] * 2, reasonings, [" 42 km"] * 2
-    )
+    scorer.score(model, [[5, 6]] * 2, reasonings, [" 42 km"] * 2)
     assert 0 < max(rows) <= chunk
-    positions = 32 * (len(ReferenceScorer(TOKENIZER, FORMAT).encode(" 42 km")[1]) + 1)
+    positions = 32 * (len(scorer.encode(" 42 km")[1]) + 1)
     assert sum(rows) == positions or build is tiny_gemma2  # only reference positions meet the LM head
 
 
 @pytest.mark.parametrize("budget", [1, 60, 200])
 def test_a_forward_holds_no_more_tokens_than_allowed(qwen, budget):
     shapes = []
+    scorer = ReferenceScorer(TOKENIZER, FORMAT, tokens_per_batch=budget)
+    scorer.score(qwen, [[5]], [[[7]]], ["a"])  # the trial of the model's cache is over
     handle = qwen.model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
     reasonings = [[[7] * n for n in (30, 1, 16, 2, 9, 25)]]
-    ReferenceScorer(TOKENIZER, FORMAT, tokens_per_batch=budget).reference_logps(qwen, [[5]], reasonings, ["a"])
+    scorer.score(qwen, [[5]], reasonings, ["a"])
     handle.remove()
     assert sum(shape[0] for shape in shapes) == 6
     assert all(shape.numel() <= budget or shape[0] == 1 for shape in shapes)
@@ -247,7 +249,7 @@ def test_sampled_completions_are_scored_as_the_policy_would_continue_them(qwen):
     ids_PG = [[TOKENIZER(text)["input_ids"] for text in texts]]
     split = Splitter(TOKENIZER, FORMAT).split_groups(ids_PG, ["open"])
     prompt = TOKENIZER("<think>\n")["input_ids"]
-    ReferenceScorer(TOKENIZER, FORMAT).reference_logps(
+    ReferenceScorer(TOKENIZER, FORMAT, share=False).score(
         qwen, [prompt], split.reasoning_ids_PG, [" 42"], closings_PG=split.closings_PG
     )
     handle.remove()
@@ -292,9 +294,9 @@ def test_only_what_is_needed_is_computed(qwen):
     class Counting(ReferenceScorer):
         calls = 0
 
-        def reference_logps(self, *args, **kwargs):
+        def score(self, *args, **kwargs):
             self.calls += 1
-            return super().reference_logps(*args, **kwargs)
+            return super().score(*args, **kwargs)
 
     scorer = Counting(TOKENIZER, FORMAT)
     scored = run(Need(Stat.REFERENCE), Need(Stat.REFERENCE), scorer=scorer)
