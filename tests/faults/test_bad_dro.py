@@ -10,7 +10,7 @@ import pytest
 
 from dro_lab.prefilter.file import Judged
 from dro_lab.prefilter.file import write as write_prefilter
-from tests.cli_fixture import assert_refused, run_main, save_policy, small_run
+from tests.cli_fixture import assert_refused, run_main, small_run
 
 RUBRIC, SCHEMA = "gating=rubric", "gating=schema"
 R3V, RANK, STATIC = "filtering=r3_variance", "filtering=rank", "filtering=static"
@@ -282,14 +282,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_policy(tmp_path_factory.mktemp("policy") / "tiny")
-
-
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def _own_files(own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name, content in FILES.items():
         rows = content if name.endswith(".jsonl") else [content]

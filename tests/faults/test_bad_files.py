@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_fixture import assert_refused, run_main, save_policy, small_run
+from tests.cli_fixture import assert_refused, run_main, small_run
 
 GOOD = {"prompt": "p", "reference": "r"}
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_policy(tmp_path_factory.mktemp("policy") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def lines(*rows: object) -> bytes:

@@ -8,23 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_fixture import Ended, assert_refused, run_main, save_policy, small_run
+from tests.cli_fixture import Ended, assert_refused, run_main, small_run
 
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_policy(tmp_path_factory.mktemp("policy") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 # name: (overrides, what the message must hold: the key or file, the value got, what is allowed, what to do)
 OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     # groups and keys
-    "unknown reward": (["reward=r33"], ["reward=r33", "avg_logprob, avg_prob, mix, r3, r3_v1, rouge", "--help"]),
+    "unknown reward": (
+        ["reward=r33"],
+        ["reward=r33", "mix, r3, r3_v1, repro, repro_magnitude, repro_stability, rouge", "--help"],
+    ),
     "unknown scale": (["scale=huge"], ["scale=huge", "gpu, laptop, paper", "--help"]),
     "unknown experiment": (["+experiments=nope"], ["experiments=nope", "r3_vs_avg_prob"]),
     "misspelt group": (["rewards=r3"], ["'rewards'", "Did you mean", "'reward'", "--help"]),
