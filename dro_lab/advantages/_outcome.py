@@ -24,8 +24,8 @@ def whiten(values: Tensor, counts: Tensor, *, eps: float, center: bool = True) -
 
         mean = sum n x / N,   var = sum n (x - mean)^2 / (N - 1),   (x - mean) / sqrt(var + eps),   N = sum n
 
-    This is verl's ``masked_whiten`` (verl/utils/torch_functional.py: unbiased, eps 1e-8 under the root), which the
-    REINFORCE++ estimators of verl and of REPRO's code call. It raises where N is below 2; here nothing then has any
+    This is verl's ``masked_whiten`` (verl/utils/torch_functional.py: unbiased, eps 1e-8 under the root), which its
+    REINFORCE++ estimators call. It raises where N is below 2; here nothing then has any
     spread, and the result is 0. ``center=False``: nothing is subtracted, var = sum n x^2 / N.
 
     Float64 inside: equal values then leave no rounding error that a small ``eps`` could blow up.
