@@ -26,7 +26,7 @@ LABELS = {
     "completion_tokens": "completion length (tokens)",
     "segments": "segments of a reasoning",
     "backtracking_share": "segments that backtrack",
-    "certain_at": "reasoning until the answer is certain (tokens, of rollouts ever certain)",
+    "certain_at": "reasoning until certain (tokens, certain rollouts only)",
     "certain_share": "rollouts ever certain of the answer",
     "gate_rejected_share": "groups rejected by the gate",
     "filter_dropped_share": "rollouts dropped by the filter",

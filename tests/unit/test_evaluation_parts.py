@@ -197,3 +197,12 @@ def test_certainty_is_measured_where_it_is_asked_for_or_costs_nothing(lab, monke
     if measured:
         assert (found["certain_share"].value, found["certain_share"].n) == (0.5, 4)
         assert 0 <= found["certain_at"].value <= 12
+
+
+def test_the_scorer_measures_prefixes_for_an_outcome_reward_too(lab):
+    """A random policy is sure of nothing, and at once where next to nothing is asked of it."""
+    never = evaluator(lab, certainty=True, certain=0.999, also=[], greedy=False)(0).estimates
+    assert (never["certain_share"].value, never["certain_at"].n) == (0.0, 0)
+    found = evaluator(lab, certainty=True, certain=1e-9, also=[], greedy=False)(0).estimates
+    assert (found["certain_share"].value, found["certain_at"].n) == (1.0, 4)
+    assert 0 <= found["certain_at"].value <= found["reasoning_tokens"].value

@@ -242,7 +242,7 @@ def test_reasoning_is_shown_in_counts_and_shares_and_backtracking_only_where_the
         ["40.0", "40.0"],
         ["50.0%", "50.0%"],
     ]
-    assert lines[3].startswith("reasoning until the answer is certain (tokens, of rollouts ever certain)")
+    assert lines[3].startswith("reasoning until certain (tokens, certain rollouts only)")
     silent = {**start, "backtracking_share": 0.0}
     assert len(table(silent, silent)) == len(lines) - 1
 
