@@ -24,6 +24,7 @@ def read(
     files: str | Sequence[str] | Mapping[str, Any] | None = None,
     config: str | None = None,
     has_twin: bool = True,
+    key: str = "dataset",
 ) -> tuple[dict[str, list[Record]], str | None, str | None]:
     """Rows of every split of a hub repository, through ``datasets.load_dataset``.
 
@@ -33,6 +34,7 @@ def read(
         files: the repository's data files to read (``data_files``); None: those its card names.
         config: the repository's configuration, where its card has several.
         has_twin: whether the error may point to ``dataset.source=twin``.
+        key: what stands before ``repo``, ``revision`` and ``files`` in the configuration, for messages.
 
     Returns:
         ``(rows by split as the repository names them, commit, sha256)``: a commit for the hub, a hash for a folder.
@@ -42,7 +44,7 @@ def read(
             the repository's own code.
     """
     local = Path(repo).expanduser().is_dir()
-    commit = None if local else _commit(repo, revision, has_twin=has_twin)
+    commit = None if local else _commit(repo, revision, has_twin=has_twin, key=key)
 
     from datasets import DownloadConfig, load_dataset
 
@@ -58,8 +60,8 @@ def read(
     except Exception as error:  # download, card, schema and file errors have many types; the user needs one sentence
         raise UserError(
             f"dataset.source=hub: {repo} at {commit or 'this folder'} could not be loaded "
-            f"({type(error).__name__}: {_first_line(error)}). Next: check dataset.repo, dataset.revision and "
-            f"dataset.files (a repository with a loading script needs revision refs/convert/parquet), or "
+            f"({type(error).__name__}: {_first_line(error)}). Next: check {key}.repo, {key}.revision and "
+            f"{key}.files (a repository with a loading script needs revision refs/convert/parquet), or "
             f"{_way_out(has_twin)}."
         ) from error
     rows = {
@@ -75,7 +77,7 @@ def merged(rows: Mapping[str, Sequence[Record]], repo: str) -> Loaded:
     return Loaded(Path(repo), rows, "")
 
 
-def _commit(repo: str, revision: str | None, *, has_twin: bool) -> str:
+def _commit(repo: str, revision: str | None, *, has_twin: bool, key: str = "dataset") -> str:
     """The commit behind a revision: also the one quick attempt that tells whether the hub can be reached."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -103,12 +105,12 @@ def _commit(repo: str, revision: str | None, *, has_twin: bool) -> str:
     error = failure[0] if failure else TimeoutError(f"no reply within {REACH_SECONDS:.0f} s")
     if isinstance(error, RepositoryNotFoundError):
         raise UserError(
-            f"dataset.source=hub: the hub has no data set {repo!r} that you may read. Next: correct dataset.repo, log "
+            f"dataset.source=hub: the hub has no data set {repo!r} that you may read. Next: correct {key}.repo, log "
             f"in where it is private, or {_way_out(has_twin)}."
         ) from error
     if isinstance(error, RevisionNotFoundError):
         raise UserError(
-            f"dataset.revision={revision}: {repo} has no such commit, tag or branch. Next: take one from the data "
+            f"{key}.revision={revision}: {repo} has no such commit, tag or branch. Next: take one from the data "
             f"set's history on the hub, or {_way_out(has_twin)}."
         ) from error
     raise UserError(

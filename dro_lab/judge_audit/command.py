@@ -19,6 +19,7 @@ from dro_lab.build import load_task
 from dro_lab.components import component
 from dro_lab.config import check
 from dro_lab.data.__main__ import compose
+from dro_lab.data.twins.knobs import dataset_name
 from dro_lab.errors import UserError
 from dro_lab.explain import explain
 from dro_lab.judge_audit.cases import cases
@@ -64,7 +65,7 @@ def run(audit: Audit, overrides: Sequence[str], *, arguments: Sequence[str], con
         )
     judge: Judge = part(task, needs=frozenset())
     _quiet(cfg)
-    policy = _attach(judge, cfg, task)
+    policy = _attach(judge, cfg)
     notes = [*task.notes, *([f"{unusable} rows have no check that separates; others were drawn"] if unusable else [])]
     console.print(f"judge    {name}{f' ({policy})' if policy else ''}", markup=False)
     console.print(f"data     {task.provenance}: {len(drawn)} rows of {audit.split}", markup=False)
@@ -147,9 +148,9 @@ def _quiet(cfg: DictConfig) -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _attach(judge: Judge, cfg: DictConfig, task: Task) -> str | None:
+def _attach(judge: Judge, cfg: DictConfig) -> str | None:
     """Give the judge the policy that it asks for; returns its name."""
-    spec = policy_spec(cfg.model, dataset=task.name)
+    spec = policy_spec(cfg.model, dataset=dataset_name(cfg.dataset))
     policy = tokenizer = None
     if judge.asks_reference:
         tokenizer = load_tokenizer(spec)

@@ -148,7 +148,7 @@ def _parts(own: Wanted, overrides: Sequence[str]) -> Parts:
             f"{'judge=exact' if name == 'exact' else 'checks=rows'} with dataset {task.name}: its rows carry no "
             "rubric; let a model write them with judge=openai or judge=policy"
         )
-    spec = _spec(cfg, task)
+    spec = _spec(cfg)
     models = {"exact": f"the program of {task.name}", "openai": str(cfg.judge.get("model")), "policy": spec.name}
     from dro_lab.rubrics.writing import VERSION
 
@@ -186,10 +186,11 @@ def _parts(own: Wanted, overrides: Sequence[str]) -> Parts:
     )
 
 
-def _spec(cfg: Any, task: Task) -> Any:
+def _spec(cfg: Any) -> Any:
+    from dro_lab.data.twins.knobs import dataset_name
     from dro_lab.models import policy_spec
 
-    return policy_spec(cfg.model, dataset=task.name)
+    return policy_spec(cfg.model, dataset=dataset_name(cfg.dataset))
 
 
 def _policy(spec: Any) -> tuple[Any, Any]:

@@ -30,11 +30,12 @@ def load_twin(
     answer_marker: str | None = None,
     seed: int = 0,
     corpus_metric: CorpusMetric | None = None,
+    title: str | None = None,
 ) -> Task:
     """The twin of a data set as a Task.
 
     Args:
-        name: of the data set.
+        name: of the data set whose twin it is.
         knobs: the configuration's ``dataset.twin``: ``preset`` and single knobs; None = the default preset.
         sizes: rows by split (train, validation, test, ood), null = `SIZES`.
         system_prompt: goes before every row's prompt; the shipped policy was not taught any.
@@ -42,6 +43,7 @@ def load_twin(
         seed: draws the training rows. Held-out rows do not follow it, so that runs of different seeds are judged on the
             same rows.
         corpus_metric: figures of all answers together, where the data set has them.
+        title: the task's name, where several data sets share one twin; None = ``name``.
 
     Raises:
         UserError: unknown preset, knob or split, or a value out of range; the message names the key.
@@ -64,9 +66,9 @@ def load_twin(
         )
     changed = "".join(f", {key}={value}" for key, value in given.items())
     return Task(
-        name=name,
+        name=title or name,
         provenance=Provenance(
-            dataset=name, kind="twin", location=preset + changed, revision=f"generator {made_for.version}"
+            dataset=title or name, kind="twin", location=preset + changed, revision=f"generator {made_for.version}"
         ),
         splits=splits,
         metric=made_for.quality,
