@@ -16,7 +16,7 @@ import numpy as np
 from dro_lab.data.twins.grammar import Piece
 from dro_lab.types import Check, Prompt, Row
 
-NAMES = ("pararev", "rar_medicine", "contract_nli", "finqa")
+NAMES = ("pararev", "rar_medicine", "contract_nli", "finqa", "maths")
 """The data sets that have a twin."""
 
 SPLITS = ("train", "validation", "test", "ood")
