@@ -15,6 +15,8 @@ arguments. Its module may declare functions beside it, all called with the bound
 ``GIVES_PROCESS = True``
     of a reward that gives credit on tokens (`Rewards.process_PGC`); ``TAKES_PROCESS = True`` of an estimator that uses
     it. A reward that gives it is refused with an estimator that does not take it.
+``NODES = ("outcome",)``
+    arguments that are yamls of components: they are handed over as mappings, and the module builds them.
 """
 
 from __future__ import annotations
@@ -136,12 +138,13 @@ def resolve(group: str, node: Any, *, leave: Collection[str] = ()) -> tuple[Call
     """The function a node names and the arguments it binds (nested ``_target_`` nodes are instantiated), without the
     keys of ``leave``."""
     function = target(group, node)
+    plain = getattr(sys.modules.get(getattr(function, "__module__", "")), "NODES", ())
     bound: dict[str, Any] = {}
     for key, value in node.items():
         if key in ("_target_", "_partial_") or key in leave:
             continue
         if isinstance(value, DictConfig):
-            nested = "_target_" in value
+            nested = "_target_" in value and key not in plain
             bound[str(key)] = (
                 instantiate_checked(group, value) if nested else OmegaConf.to_container(value, resolve=True)
             )

@@ -48,9 +48,7 @@ def mix(
     results = {name: (float(part["weight"]), _component(name, part)(groups, stats)) for name, part in parts.items()}
     for name, (weight, result) in results.items():
         if result.process_PGC is not None:
-            raise UserError(
-                f"reward.parts.{name}: gives process rewards, and reward=mix adds outcomes only; leave it out"
-            )
+            raise _gives_process(name)
         weighted_PG = weight * (_normalised(result.outcome_PG) if normalise == "group" else result.outcome_PG)
         total_PG = total_PG + weighted_PG
         breakdown |= {name: result.outcome_PG, f"{name}_weighted": weighted_PG}
@@ -63,6 +61,13 @@ def mix(
         token_weights_PR=max(weighing, key=lambda pair: pair[0])[1].token_weights_PR if weighing else None,
         parts=breakdown,
         metrics=metrics,
+    )
+
+
+def _gives_process(name: str) -> UserError:
+    return UserError(
+        f"reward.parts.{name}: gives process rewards (credit on tokens), and reward=mix adds outcomes only; leave it "
+        "out, or put the mix into it: reward=repro reward@reward.outcome=mix"
     )
 
 
@@ -99,7 +104,7 @@ def check(*, parts: Any, normalise: Any = "none") -> None:
     """Check the arguments, and each part as a reward of its own.
 
     Raises:
-        UserError: no parts, a part without weight or reward, or a part that its own check refuses.
+        UserError: no parts, a part without weight or reward, that its own check refuses, or that gives process rewards.
     """
     checks.choice("reward.normalise", normalise, ("none", "group"), todo="none is the default")
     add = "add one with `+reward@reward.parts.NAME.reward=OPTION +reward.parts.NAME.weight=0.5`"
@@ -115,4 +120,5 @@ def check(*, parts: Any, normalise: Any = "none") -> None:
         checks.number(
             f"reward.parts.{name}.weight", part["weight"], low=-1e6, high=1e6, todo="a negative weight is a penalty"
         )
-        _component(name, part)
+        if _component(name, part).gives_process:
+            raise _gives_process(name)

@@ -47,11 +47,12 @@ class Candidate(NamedTuple):
 class Segmenter:
     """Cuts token ids into segments at blank lines, or at line ends.
 
-    A separator is found in the text, whatever tokens carry it: ``.\\n\\n`` in one token, two tokens of one newline each,
-    ``\\r\\n\\r\\n``, spaces on the blank line. A segment ends with the token that carries the separator's last character.
-    Where that token goes on behind it (``\\n\\nSo``) the whole token belongs to the segment before, since a token is
-    never cut; and where it ends inside a multi-byte character, the segment goes on to the token that ends it. Separators
-    at the reasoning's start and end, and any that follow one another, make no segment of their own.
+    A separator is found in the text, whatever tokens carry it: ``.\\n\\n`` in one token, two tokens of one newline
+    each, ``\\r\\n\\r\\n``, spaces on the blank line. A segment ends with the token that carries the separator's last
+    character. Where that token goes on behind it (``\\n\\nSo``) the whole token belongs to the segment before, since a
+    token is never cut; and where it ends inside a multi-byte character, the segment goes on to the token that ends the
+    character. Separators at the reasoning's start and end, and any that follow one another, make no segment of their
+    own.
 
     Args:
         tokenizer: the policy's.

@@ -28,7 +28,7 @@ class Reading(Protocol):
         """The text of units ``[start, stop)``; incomplete characters read as U+FFFD, as in the tokenizer's decode."""
 
     def units(self, start: int = 0, stop: int | None = None) -> str:
-        """Units ``[start, stop)``, one character a unit; ASCII characters stand for themselves, and nothing else does."""
+        """Units ``[start, stop)``, one character a unit; ASCII characters, and only they, stand for themselves."""
 
     def whole(self, token: int) -> bool:
         """Whether no character is cut where token number ``token`` begins."""
@@ -79,7 +79,9 @@ class _ByteReading:
         return self._raw[start:stop]
 
     def whole(self, token: int) -> bool:
-        return not "\x80" <= self._raw[self._ends[token] : self._ends[token] + 1] <= "\xbf"  # a byte that continues a character
+        return (
+            not "\x80" <= self._raw[self._ends[token] : self._ends[token] + 1] <= "\xbf"
+        )  # a byte that continues a character
 
     def offset(self, token: int) -> int:
         return self._ends[token]

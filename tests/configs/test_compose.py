@@ -42,7 +42,9 @@ def function(cfg: Any, group: str, name: str, folder: Path) -> None:
     if (group, name) == ("judge", "openai"):
         node.base_url, node.model = "http://127.0.0.1:1/v1", "a-model"
     made = components.component(group, node, name=name, supplied=supplied)
-    assert made.name == made.call.func.__name__ == name
+    function = made.call.func.__name__
+    variant = "defaults" in OmegaConf.load(CONF / group / f"{name}.yaml") and name.startswith(f"{function}_")
+    assert made.name == name == (name if variant else function)
     assert all(isinstance(need, Need) for need in made.needs)
 
 

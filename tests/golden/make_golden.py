@@ -185,6 +185,69 @@ V1 = [
 ]
 
 
+REPRO = [
+    {},
+    {"alpha": 0.05, "center": False, "count_correction": True},
+    {"w": 0.6, "ema": 0.3},
+    {"ema": 0.01},
+    {"baseline_floor": 1.0},
+]
+
+
+def prefix_inputs():
+    """Log-probabilities ``points[prompt][rollout][point][token]`` and ``baselines[prompt][token]``, ends and quality.
+
+    One point to five, ties, a reference known without reasoning, a reasoning without tokens.
+    """
+    rng = random.Random(2512)
+    points, baselines, ends = [], [], []
+    for length, level in ((3, -2.0), (1, -0.02), (5, -0.7)):
+        baselines.append([round(level * rng.uniform(0.5, 1.5), 6) for _ in range(length)])
+        group, places = [], []
+        for g in range(ROLLOUTS):
+            row = [[round(level * rng.uniform(0.1, 1.6), 6) for _ in range(length)] for _ in range(1 + g % 5)]
+            if g == 3:
+                row[2] = row[1]  # a tie
+            group.append(row)
+            places.append([-1] if g == 0 else sorted(rng.sample(range(8), len(row))))
+        points.append(group)
+        ends.append(places)
+    quality = [[float((p + g) % 2) for g in range(ROLLOUTS)] for p in range(len(points))]
+    return {"points": points, "baselines": baselines, "ends": ends, "quality": quality}
+
+
+def repro(row, baseline, *, w=0.25, ema=None, baseline_floor=0.1, **_):
+    """``(process rewards, magnitude and stability at the last point)`` of one rollout."""
+    series = [math.fsum(point) / len(point) for point in [baseline, *row]]
+    smooth = [series[0]]
+    for value in series[1:]:
+        smooth.append(value if ema is None else ema * value + (1 - ema) * smooth[-1])
+    rewards, before = [], 0.0
+    for j in range(1, len(series)):
+        size = 1 - math.tanh(series[j] / min(series[0], -baseline_floor))
+        pairs = [(a, b) for b in range(j + 1) for a in range(b)]
+        order = sum((smooth[b] > smooth[a]) - (smooth[b] < smooth[a]) for a, b in pairs)
+        steady = (order / len(pairs) + 1) / 2
+        score = (1 - w) * size + w * steady
+        rewards.append(score - before)
+        before = score
+    return rewards, size, steady
+
+
+def golden_repro(**fixed):
+    data = prefix_inputs()
+    cases = []
+    for arguments in REPRO if not fixed else [fixed, {**fixed, "ema": 0.3}]:
+        case = {"arguments": arguments, "outcome": data["quality"], "process": [], "magnitude": [], "stability": []}
+        for group, baseline in zip(data["points"], data["baselines"], strict=True):
+            found = [repro(row, baseline, **arguments) for row in group]
+            case["process"].append([rounded(rewards) for rewards, _, _ in found])
+            case["magnitude"].append(rounded(size for _, size, _ in found))
+            case["stability"].append(rounded(steady for _, _, steady in found))
+        cases.append(case)
+    return {**data, "cases": cases}
+
+
 REWARDS = {
     "r3": (
         r3,
@@ -210,8 +273,8 @@ def golden(name):
     if name == "verifier":  # the judge's quality, unchanged; null: it could not judge
         quality = [[0.0, 0.25, 1.0], [None, 0.5, None]]
         return {"quality": quality, "cases": [{"arguments": {}, "outcome": quality}]}
-    if name in TEXTS:
-        return TEXTS[name]()
+    if name in TEXTS | PREFIXES:
+        return (TEXTS | PREFIXES)[name]()
     function, variants = REWARDS[name]
     cases = []
     for arguments in variants:
@@ -281,7 +344,14 @@ def golden_mix():
 TEXTS = {"rouge": golden_rouge, "r3_v1": golden_r3_v1, "mix": golden_mix}
 """Rewards that read more than the reference's token probabilities."""
 
-NAMES = [*REWARDS, "verifier", *TEXTS]
+PREFIXES = {
+    "repro": golden_repro,
+    "repro_magnitude": lambda: golden_repro(w=0.0),
+    "repro_stability": lambda: golden_repro(w=1.0),
+}
+"""Rewards that read the reference after prefixes of the reasoning."""
+
+NAMES = [*REWARDS, "verifier", *TEXTS, *PREFIXES]
 
 if __name__ == "__main__":
     for name in NAMES:

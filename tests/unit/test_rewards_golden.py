@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from dro_lab.types import TokenStats
-from tests.golden.make_golden import FOLDER, NAMES, REWARDS, TEXTS, golden
+from tests.golden.make_golden import FOLDER, NAMES, PREFIXES, REWARDS, TEXTS, golden
+from tests.prefix_step import prefix_fields, reasoning_groups
 from tests.tiny_step import groups_of, stats_of
 
 
@@ -88,7 +90,33 @@ def test_mix_equals_its_golden_values():
 
 def test_every_reward_has_its_golden_values():
     shipped = {path.stem for path in (FOLDER.parents[1] / "conf" / "reward").glob("*.yaml")}
-    assert shipped == set(NAMES) == {*REWARDS, *TEXTS, "verifier"}
+    assert shipped == set(NAMES) == {*REWARDS, *TEXTS, *PREFIXES, "verifier"}
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_repro_equals_its_golden_values(name):
+    store, again = stored(name), golden(name)
+    stats = TokenStats(
+        verifier_PG=torch.tensor(store["quality"]),
+        **prefix_fields(store["points"], store["baselines"], store["ends"]),
+    )
+    outcome = {"_target_": "dro_lab.rewards.verifier.verifier"}
+    for case, made_again in zip(store["cases"], again["cases"], strict=True):
+        assert case == made_again
+        got = function("repro")(reasoning_groups(3, 6), stats, outcome=outcome, **case["arguments"])
+        assert got.outcome_PG.tolist() == case["outcome"]
+        want, scored = torch.zeros(3, 6, 12), torch.zeros(3, 6, 12, dtype=torch.bool)
+        for p, g in itertools.product(range(3), range(6)):
+            for place, value in zip(store["ends"][p][g], case["process"][p][g], strict=True):
+                if place >= 0:
+                    want[p, g, place], scored[p, g, place] = value, True
+        torch.testing.assert_close(got.process_PGC, want, atol=1e-6, rtol=1e-5)
+        assert torch.equal(got.process_mask_PGC, scored)
+        for part in ("magnitude", "stability"):
+            torch.testing.assert_close(got.parts[part], torch.tensor(case[part]), atol=1e-6, rtol=1e-5)
+        for key, field in (("alpha", "weight"), ("center", "center"), ("count_correction", "count_correction")):
+            if key in case["arguments"]:
+                assert getattr(got, f"process_{field}") == case["arguments"][key]
 
 
 def test_verifier_equals_its_golden_values():

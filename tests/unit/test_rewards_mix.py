@@ -146,3 +146,17 @@ def test_bad_parts_are_refused(given, message):
 def test_a_bad_normalisation_is_refused():
     with pytest.raises(UserError, match=r"reward\.normalise=batch: must be one of none, group"):
         module.check(parts=parts(r3=1.0), normalise="batch")
+
+
+def test_a_part_that_gives_process_rewards_is_refused_before_anything_runs():
+    odd = {
+        "r3": {"weight": 1.0, "reward": reward("r3")},
+        "p": {"weight": 1.0, "reward": reward("repro", outcome=reward("r3"))},
+    }
+    with pytest.raises(
+        UserError, match=r"reward\.parts\.p: gives process rewards .*reward=repro reward@reward\.outcome=mix"
+    ):
+        module.check(parts=odd)
+    inner = {"inner": {"weight": 1.0, "reward": {**reward("mix"), "parts": odd}}}
+    with pytest.raises(UserError, match="gives process rewards"):
+        module.check(parts=inner)

@@ -138,6 +138,7 @@ def test_characters_are_counted_as_characters():
     tokenizer, ids = tokens_as_given("日本".encode(), b"\n\n", "é🙂".encode(), b"\n\n", b"b")
     got = Segmenter(tokenizer).segments(ids, 0, len(ids))
     assert got == [(0, 2, 0, 4), (2, 4, 4, 8), (4, 5, 8, 9)]
+    assert Segmenter(tokenizer).segments(ids, 2, 5) == got[1:]  # from the completion's start, not the reasoning's
 
 
 def test_an_unknown_separator_is_refused():
