@@ -38,7 +38,8 @@ class KeptLayer(DynamicLayer):
         if not self.is_initialized:  # nothing was read before
             return key_states, value_states
         keys, values = self.keys, self.values
-        assert keys is not None and values is not None
+        assert keys is not None
+        assert values is not None
         return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
