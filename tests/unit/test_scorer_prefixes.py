@@ -307,12 +307,12 @@ def test_a_model_that_can_says_nothing(qwen, caplog):
 
 
 def test_a_cache_that_gives_other_numbers_is_found_out(monkeypatch, caplog):
-    """A model that takes the mask and the positions and heeds neither."""
+    """A model that takes a mask of branches and does not heed it."""
     model = tiny_qwen3(len(TOKENIZER))
     read = model.base_model.forward
 
-    def deaf(input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, **kwargs):
-        return read(input_ids=input_ids, **kwargs)
+    def deaf(attention_mask=None, **kwargs):
+        return read(**kwargs)
 
     monkeypatch.setattr(model.base_model, "forward", deaf)
     with caplog.at_level(logging.WARNING, "dro_lab.scoring.sharing"):
