@@ -129,15 +129,20 @@ class SharedEngine:
         if chunk:
             yield chunk
 
-    def _passes(self, lengths: Sequence[Sequence[int]]) -> Iterator[Pass]:
-        """Branches by row, given their lengths, in forwards of at most so many tokens (or one branch)."""
+    def _passes(self, lengths: Sequence[Sequence[int]], seen: int) -> Iterator[Pass]:
+        """Branches by row, given their lengths, in forwards of at most so many tokens (or one branch).
+
+        Branches side by side are masked from each other, but attention computes what is masked: a row's branches
+        together are no longer than half of the ``seen`` columns before them, unless the forward would be small.
+        """
         longest = max((length for row in lengths for length in row), default=0)
         if not longest:
             return
         rows = max(1, min(len(lengths), self._tokens_per_batch // longest))
         for start in range(0, len(lengths), rows):
             block = lengths[start : start + rows]
-            budget = max(longest, self._tokens_per_batch // len(block))
+            room = self._tokens_per_batch // len(block)
+            budget = max(longest, min(room, max(seen // 2, room // 2)))
             waiting = [_packed(row, budget) for row in block]
             for turn in range(max(map(len, waiting))):
                 yield Pass(start, start + len(block), [row[turn] if turn < len(row) else [] for row in waiting])
@@ -259,7 +264,7 @@ class SharedEngine:
         ]
         results: list[list[Tensor]] = [[torch.empty(0)] * len(row) for row in wanted]
         columns = layers_of(cache)[0].keys.shape[-2] - width  # of the stems, the prompt's last token included
-        for turn in self._passes([[len(branch.inputs) for branch in row] for row in wanted]):
+        for turn in self._passes([[len(branch.inputs) for branch in row] for row in wanted], columns + width):
             rows = range(turn.start, turn.stop)
             taken = [[wanted[row][n] for n in numbers] for row, numbers in zip(rows, turn.branches, strict=True)]
             layout = _layout(taken, columns, seen_B[turn.start : turn.stop], width)
