@@ -102,7 +102,9 @@ class Segmenter:
         """Tokens strictly inside ``(start, end)`` before which a segment may end, in order."""
         origin = reading.offset(start)
         cuts: list[int] = []
-        for found in self._separator.finditer(reading.units(origin, reading.offset(end))):
+        text = reading.units(origin, reading.offset(end))
+        begin = len(text) - len(text.lstrip(BLANK))  # a separator before all text ends nothing
+        for found in self._separator.finditer(text, begin):
             cut = reading.reach(origin + found.end())
             while cut < end and not reading.whole(cut):
                 cut += 1

@@ -281,7 +281,8 @@ def recurrent():
 
 
 @pytest.mark.parametrize(
-    ("build", "says"), [(sliding, "sliding"), (recurrent, "linear_attention"), (lambda: tiny_gemma2(len(TOKENIZER)), "LM head")]
+    ("build", "says"),
+    [(sliding, "sliding"), (recurrent, "linear_attention"), (lambda: tiny_gemma2(len(TOKENIZER)), "LM head")],
 )
 def test_a_model_whose_cache_cannot_do_it_is_read_the_plain_way_and_says_so_once(build, says, caplog):
     torch.manual_seed(0)
