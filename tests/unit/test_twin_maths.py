@@ -421,8 +421,8 @@ def test_the_shipped_policy_repeats_itself_and_turns_back_as_taught(policy) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("closing", ["", "</think>\n\n"])
 def test_the_belief_in_the_answer_grows_along_a_right_reasoning(policy, closing: str) -> None:
-    """J, the mean log-probability of the reference right behind a prefix, closed or not, by finished steps: it does not fall
-    on the way and jumps with the last one; a segment that only restates the count changes it little."""
+    """J, the mean log-probability of the reference right behind a prefix, closed or not, by finished steps: it does not
+    fall on the way and jumps with the last one; a segment that only restates the count changes it little."""
     model, tokenizer = policy
     by_steps, restated = defaultdict(list), []
     for row in rows_of("validation", 24, knobs=replace(DEFAULT, steps_min=3, steps_max=3)):
