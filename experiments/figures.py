@@ -36,9 +36,9 @@ def draw_curves(
     *,
     ylabel: str,
     columns: int = 4,
-    ylim: tuple[float, float] = (0, 1),
+    ylim: tuple[float, float] | None = (0, 1),
 ) -> None:
-    """Write the figure and the numbers it shows."""
+    """Write the figure and the numbers it shows. Without ``ylim`` each panel has a scale of its own, from 0."""
     with data.open("w", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["setting", "tried", "run", "step", "value"])
@@ -55,7 +55,7 @@ def draw_curves(
             down,
             across,
             figsize=(max(5.0, 3.4 * across), 2.9 * down + 0.5),
-            sharey=True,
+            sharey=ylim is not None,
             squeeze=False,
             layout="constrained",
         )
@@ -67,7 +67,7 @@ def draw_curves(
                     axis.plot(*zip(*curve, strict=True), color=colours[label], linewidth=0.6, alpha=0.35)
                 mean = seed_average(dict(enumerate(curves)))
                 axis.plot(*zip(*mean, strict=True), color=colours[label], linewidth=2, label=label)
-            axis.set(title=panel.title, xlabel="training step", ylim=ylim)
+            axis.set(title=panel.title, xlabel="training step", ylim=ylim or (0, None))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 8, 10]))
         for row in axes:
             row[0].set_ylabel(ylabel)
