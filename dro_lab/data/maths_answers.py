@@ -44,6 +44,7 @@ _NOT_UNITS = re.compile(
 )
 _NEGATED = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "，": ",", "％": "%", "＄": "$", "\0": " "})
 _GROUPED = re.compile(r"(?<![\w.])([0-9]{1,3})((?:(?:,|\{,\}|\\,|\\ |\\;|~| )[0-9]{3})+)(?![0-9])")
+_GROUPED_BRACED = re.compile(r"(?<![\w.])([0-9]{1,3})((?:(?:\{,\}|\\,)[0-9]{3})+)(?![0-9])")
 _PLAIN = re.compile(r"([-+]?)\s?([0-9]{1,1000})(?:\.([0-9]{0,1000}))?|([-+]?)\s?\.([0-9]{1,1000})")
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
@@ -211,7 +212,9 @@ def cleaned(answer: str) -> str:
         text = text[1:-1].strip()
     if (words := _TEXT_COMMAND.fullmatch(text)) and re.search(r"[0-9]", words[1]):
         text = words[1].strip()  # \text{5 cm}
-    text = _GROUPED.sub(lambda match: match[1] + re.sub(r"[^0-9]", "", match[2]), text)
+    # In (12,102) the comma parts two numbers; only those that LaTeX writes within one number do not.
+    grouped = _GROUPED_BRACED if re.search(r"[(\[]|\\\{", text) else _GROUPED
+    text = grouped.sub(lambda match: match[1] + re.sub(r"[^0-9]", "", match[2]), text)
     unit = _WITH_UNIT.fullmatch(text)
     return unit[1] if unit and not _NOT_UNITS.search(unit[2]) else text
 

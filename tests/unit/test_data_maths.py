@@ -42,7 +42,8 @@ def test_gsm8k_rows_take_the_number_behind_the_hashes(tmp_path):
     assert rows[0].prompt == [
         {
             "role": "system",
-            "content": "Solve the problem. Reason step by step, then give the final answer in the form \\boxed{ANSWER}.",
+            "content": "Solve the problem. Reason step by step, then give the final answer in the form "
+            "\\boxed{ANSWER}.",
         },
         {"role": "user", "content": "What is 1 + 1?"},
     ]
