@@ -1,19 +1,14 @@
-r"""Laws of the maths twin: pure rows, disjoint splits, exact truth, chains with known kinds of segments, and a policy
-whose belief in the answer grows along its reasoning."""
+r"""Laws of the maths twin: pure rows, disjoint splits, exact truth, chains with known kinds of segments."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dro_lab.data import backtracking
 from dro_lab.data.twins.grammar import Piece, text_of
@@ -41,15 +36,6 @@ from dro_lab.data.twins.maths_rows import MathsTwin, Problem, make_row, prompt_o
 from dro_lab.data.twins.protocol import SPLITS
 from dro_lab.errors import UserError
 from dro_lab.policy.build import CONTEXT
-from dro_lab.policy.guards import (
-    Guards,
-    check_guards,
-    limits_of,
-    measure,
-    prompt_text,
-    sample,
-    split_completion,
-)
 from dro_lab.policy.tokenizer import train_tokenizer
 from dro_lab.policy.warmstart import Encoder
 from dro_lab.rubrics.checks import checks_of
@@ -59,7 +45,6 @@ from dro_lab.scoring.split import ReasoningFormat, Splitter
 DEFAULT = TWIN.presets["default"]
 RIGHT = replace(DEFAULT, error_rate=0.0, slip=0.0)
 PLAIN = replace(RIGHT, redundancy=0.0, backtracking=0.0, conclusion=0.0, early=0.0)
-SHIPPED = Path(__file__).parents[2] / "dro_lab/policy/maths"
 LITERAL = Problem(owner="Ann", thing="coins", start=4, events=(("Bob", 3), ("Cleo", -2)))
 READ = "Bob +3 = 7\n\nSo far 7\n\nWait, Bob +3 = 7\n\nWe have 7\n\nCleo -2 = 5\n\n\\boxed{5}\n\n"
 
@@ -351,7 +336,7 @@ def test_split_and_reference_fit_the_format() -> None:
     assert tokenizer.encode(READ + "\\boxed{5}", add_special_tokens=False)[-4:] == taught
 
 
-# ------------------------------------------------------------------------------------------------ bad input, policy
+# ------------------------------------------------------------------------------------------------ bad input
 
 
 @pytest.mark.parametrize(
@@ -385,65 +370,3 @@ def test_every_knob_is_of_rows_policy_or_both() -> None:
     assert names >= TWIN.row_knobs | TWIN.shared_knobs
     assert not TWIN.row_knobs & TWIN.shared_knobs
     assert {"error_rate", "redundancy", "backtracking"} <= names - TWIN.row_knobs - TWIN.shared_knobs
-
-
-def test_the_shipped_policy_was_built_as_documented() -> None:
-    record = json.loads((SHIPPED / "build.json").read_text(encoding="utf-8"))
-    assert record["seconds"] < 15 * 60
-    check_guards(Guards(**record["guards"]), limits_of(TWIN))
-
-
-@pytest.fixture(scope="module")
-def policy():
-    return AutoModelForCausalLM.from_pretrained(SHIPPED).eval(), AutoTokenizer.from_pretrained(SHIPPED)
-
-
-@pytest.mark.slow
-def test_the_shipped_policy_holds_its_guards_when_measured_anew(policy) -> None:
-    model, tokenizer = policy
-    guards = measure(model, tokenizer, TWIN, DEFAULT, rows=32, rollouts=8, seed=77)
-    check_guards(guards, limits_of(TWIN))
-    assert guards.wording_sigma < 0.05
-
-
-@pytest.mark.slow
-def test_the_shipped_policy_repeats_itself_and_turns_back_as_taught(policy) -> None:
-    model, tokenizer = policy
-    texts = sample(model, tokenizer, rows_of("validation", 48), rollouts=8, max_completion=128, seed=3)
-    found = [count_segments(split_completion(text)[0]) for group in texts for text in group]
-    steps = sum(one.necessary for one in found)
-    assert sum(one.redundant for one in found) / steps == pytest.approx(DEFAULT.redundancy, abs=0.06)
-    assert sum(one.backtracking for one in found) / steps == pytest.approx(DEFAULT.backtracking, abs=0.06)
-    assert sum(one.redundant + one.backtracking for one in found) >= len(found)
-    assert sum(one.other for one in found) < 0.02 * len(found)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("closing", ["", "</think>\n\n"])
-def test_the_belief_in_the_answer_grows_along_a_right_reasoning(policy, closing: str) -> None:
-    """J, the mean log-probability of the reference right behind a prefix, closed or not, by finished steps: it does not
-    fall on the way and jumps with the last one; a segment that only restates the count changes it little."""
-    model, tokenizer = policy
-    by_steps, restated = defaultdict(list), []
-    for row in rows_of("validation", 24, knobs=replace(DEFAULT, steps_min=3, steps_max=3)):
-        lines, total = [], int(re.findall(r"has (\d) ", row.prompt[0]["content"])[0])
-        for friend, verb, amount in re.findall(r"(\w+) (gives|takes) (\d)\.", row.prompt[0]["content"]):
-            sign = {"gives": "+", "takes": "-"}[verb]
-            total += int(f"{sign}{amount}")
-            lines.append(f"{friend} {sign}{amount} = {total}\n\n")
-        for done in range(4):
-            by_steps[done].append(belief(model, tokenizer, row, "".join(lines[:done]) + closing))
-        again = "".join(lines[:2]) + f"So far {lines[1].split(' = ')[1]}"
-        restated.append(belief(model, tokenizer, row, again + closing))
-    means = [float(np.mean(by_steps[done])) for done in range(4)]
-    assert min(np.diff(means)) > -0.03
-    assert means[3] - max(means[:3]) > 0.3
-    assert abs(np.mean(restated) - means[2]) < (means[3] - means[2]) / 2
-
-
-@torch.no_grad()
-def belief(model, tokenizer, row, reasoning: str) -> float:
-    head = tokenizer.encode(prompt_text(tokenizer, row) + reasoning, add_special_tokens=False)
-    tail = tokenizer.encode(row.reference, add_special_tokens=False)
-    logps = model(torch.tensor([head + tail])).logits[0, len(head) - 1 : -1].log_softmax(-1)
-    return float(logps.gather(1, torch.tensor(tail)[:, None]).mean())
