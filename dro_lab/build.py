@@ -193,7 +193,8 @@ def _check_rows(task: Task, cfg: DictConfig, evaluation: EvaluationSettings) -> 
         raise UserError(
             f"dataset={task.name}: {len(task.splits['train'])} usable training rows, but a step takes {needed} prompts"
             f"{_refusals(task)}. Give more rows or lower algorithm.per_device_train_batch_size; "
-            "`python -m dro_lab.data` lists what was refused."
+            "`python -m dro_lab.data` lists what was refused. A data set to test on alone takes steps=0 "
+            "(evaluation.split=test)."
         )
     if not task.splits.get(evaluation.split):
         raise UserError(
