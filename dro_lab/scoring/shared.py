@@ -195,12 +195,14 @@ class SharedEngine:
         total = max(map(len, rows))
         places_S = torch.arange(total, device=device)
         mask_B1SK = _beside(seen_B, width, places_S[:, None] >= places_S)
+        # padding stays at the row's last position: behind a long prompt a wide row would pass the model's last one
+        last_B1 = seen_B[:, None] + torch.tensor([[len(row) - 1] for row in rows], device=device)
         hidden_BSD = self._read(
             model,
             rows,
             past_key_values=cache,
             attention_mask=_as_asked(model, mask_B1SK) if width else None,
-            position_ids=seen_B[:, None] + places_S,
+            position_ids=torch.minimum(seen_B[:, None] + places_S, last_B1),
         )
         ending = [(row, stem.end) for row, stem in enumerate(stems) if stem.end is not None]
         looks = [(row, len(stems[row].ids) + len(e.head) + n) for row, e in ending for n in range(len(e.targets))]

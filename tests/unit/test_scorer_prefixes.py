@@ -173,6 +173,18 @@ def test_a_branch_may_be_longer_than_the_reasoning(qwen):
     close(got.prefix_logps_PGKR[0, 0, 0], naive(qwen, [5, *ids[: int(got.prefix_ends_PGK[0, 0, 0]) + 1]], head, tail))
 
 
+def test_a_long_prompt_beside_a_long_reasoning_passes_no_position_that_the_model_has_not():
+    """Either sequence fits; the first one's padding, as long as the second's reasoning, would not."""
+    model = tiny_gpt2(len(TOKENIZER))
+    most = model.config.n_positions
+    prompts, reasonings = [[5] * (most - 40), [6] * 8], [[[7, 8]], [[9] * (most - 40)]]
+    scorer = ReferenceScorer(TOKENIZER, FORMAT, tokens_per_batch=4 * most)
+    got = scorer.score(model, prompts, reasonings, ["4", "2"], prefixes=PrefixPlan(k=1))
+    for p, (prompt, ((ids,), reference)) in enumerate(zip(prompts, zip(reasonings, "42", strict=True), strict=True)):
+        head, tail = scorer.encode(reference)
+        close(got.logps_PGR[p, 0, : len(tail) + 1], naive(model, [*prompt, *ids], head, tail))
+
+
 def test_flags_and_gradients_are_left_as_found(qwen):
     qwen.train()
     next(iter(qwen.base_model.children())).eval()
