@@ -87,7 +87,7 @@ def constant_reward(prompts: Sequence[Any], **_: Any) -> list[float | None]:
     return [1.0] * len(prompts)
 
 
-def configuration(reward: str, steps: int, threads: int) -> Any:
+def configuration(reward: str, steps: int, threads: int, overrides: Sequence[str] = ()) -> Any:
     with initialize_config_dir(str(CONF), version_base=None):
         return compose(
             "config",
@@ -98,13 +98,14 @@ def configuration(reward: str, steps: int, threads: int) -> Any:
                 "tracking=none",
                 "algorithm.learning_rate=0",
                 f"evaluation.every={steps + 1}",
+                *overrides,
             ],
         )
 
 
-def lab_trainer(reward: str, steps: int, threads: int, folder: Path) -> GRPOTrainer:
+def lab_trainer(reward: str, steps: int, threads: int, folder: Path, overrides: Sequence[str] = ()) -> GRPOTrainer:
     """The trainer of `dro_lab.run` with its record and observer, as a user runs it; only evaluations are left out."""
-    cfg = configuration(reward, steps, threads)
+    cfg = configuration(reward, steps, threads, overrides)
     names = {"reward": reward, "gating": "none", "filtering": "none", "advantage": "group_norm", "judge": "exact"}
     built = build(cfg, names, folder)
     record = RunRecord(folder)
@@ -116,9 +117,9 @@ def lab_trainer(reward: str, steps: int, threads: int, folder: Path) -> GRPOTrai
     return run.trainer
 
 
-def bare_trainer(like: Any, folder: Path) -> GRPOTrainer:
+def bare_trainer(like: Any, folder: Path, overrides: Sequence[str] = ()) -> GRPOTrainer:
     """TRL alone at the same settings on the same prompts."""
-    cfg = configuration("verifier", like.args.max_steps, torch.get_num_threads())
+    cfg = configuration("verifier", like.args.max_steps, torch.get_num_threads(), overrides)
     built = build(cfg, {"reward": "verifier", "judge": "exact"}, folder)
     rows = built.task.splits["train"]
     trainer = GRPOTrainer(
@@ -164,7 +165,7 @@ def main() -> None:
     for name, trainer in trainers.items():
         trainer.add_callback(TakeTurns(turnstile, name))
     errors: list[BaseException] = []
-    threads = [threading.Thread(target=_train, args=(trainers[name].train, errors), daemon=True) for name in NAMES]
+    threads = [threading.Thread(target=train, args=(trainers[name].train, errors), daemon=True) for name in NAMES]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -185,9 +186,10 @@ def main() -> None:
     print(text)
 
 
-def _train(train: Callable[[], Any], errors: list[BaseException]) -> None:
+def train(run: Callable[[], Any], errors: list[BaseException]) -> None:
+    """A thread's work: an error goes to ``errors``."""
     try:
-        train()
+        run()
     except BaseException as error:
         errors.append(error)
 
