@@ -203,10 +203,14 @@ def _check_rows(task: Task, cfg: DictConfig, evaluation: EvaluationSettings) -> 
         )
 
 
-def _refusals(task: Task) -> str:
-    """How many rows were refused, and the most frequent reason with one example."""
+def refusals(task: Task) -> str:
+    """How many rows were refused, and the most frequent reason with one example; "" where none was."""
     if not task.refused:
         return ""
     reason, count = next(iter(summarise(task.refused).items()))
     example = next(row for row in task.refused if reason in summarise([row]))
-    return f" ({len(task.refused)} rows were refused, {count} of them like {example.where}: {example.reason})"
+    return f"{len(task.refused)} rows were refused, {count} of them like {example.where}: {example.reason}"
+
+
+def _refusals(task: Task) -> str:
+    return f" ({found})" if (found := refusals(task)) else ""

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
-from dro_lab.build import Built, build
+from dro_lab.build import Built, build, refusals
 from dro_lab.console import RunConsole, farewell
 from dro_lab.errors import UserError
 from dro_lab.evaluation.evaluate import Evaluator
@@ -392,3 +392,5 @@ def _banner(console: RunConsole, cfg: DictConfig, built: Built) -> None:
         )
     for note in built.task.notes:
         console.say(f"note     {note}")
+    if built.task.refused:
+        console.warn(f"{refusals(built.task)}; `python -m dro_lab.data` lists them")

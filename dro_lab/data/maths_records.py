@@ -22,6 +22,7 @@ SCHEMA = (
     "answer in its last \\boxed{})"
 )
 HUB_KEYS = ("repo", "revision", "config", "files", "split")
+_SENTENCE = re.compile(r"[^0-9\\$]*[A-Za-z]{2}[^0-9\\$]*\s[^0-9\\$]*[A-Za-z]{2}[^0-9\\$]*[.!?]")  # words, no number
 _NUMBER = re.compile(r"[-+]?\$?\s?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 
@@ -188,6 +189,6 @@ def _bare(fields: Mapping[str, Any]) -> tuple[str, str]:
         return boxed, f"no final answer: the last \\boxed{{}} of {key} is empty"
     if key == "solution":
         return "", "no final answer: the solution holds no closed \\boxed{}"
-    if "problem" not in fields and not is_expression(answer.strip()):
+    if "problem" not in fields and (not is_expression(answer.strip()) or _SENTENCE.fullmatch(answer.strip())):
         return "", "no final answer: answer is a text without #### or \\boxed{}"
     return answer.strip(), ""

@@ -8,6 +8,7 @@ from dro_lab.data import maths
 from dro_lab.data.__main__ import main
 from dro_lab.data.fit import fit_rows
 from dro_lab.errors import UserError
+from tests.cli_fixture import run_main, small_run
 from tests.tiny import TEMPLATES, byte_tokenizer
 
 GOOD = {"question": "What is 1 + 1?", "answer": "#### 2"}
@@ -22,6 +23,8 @@ def write(path, rows):
     ("row", "reason"),
     [
         ({"question": "q", "answer": "She has 5 apples in all, as shown."}, "answer is a text without #### or"),
+        ({"question": "q", "answer": "He has four."}, "answer is a text without #### or"),
+        ({"question": "q", "answer": "I don't know!"}, "answer is a text without #### or"),
         ({"question": "q", "answer": "5\n#### "}, "nothing stands behind #### in answer"),
         ({"question": "q", "answer": "####"}, "nothing stands behind #### in answer"),
         ({"question": "q", "answer": ""}, "no final answer: answer is empty"),
@@ -149,3 +152,14 @@ def test_the_command_shows_the_refused_rows_and_ends_with_two_for_a_wrong_key(tm
     assert [row["where"] for row in seen["refused"]] == ["train.jsonl line 2"]
     assert main(["dataset=gsm8k", f"dataset.source={file}", "dataset.answer_template=box"]) == 2
     assert "dataset.answer_template=box" in capsys.readouterr().err
+
+
+def test_a_run_says_before_anything_else_which_rows_it_refused(policy, own_folder):
+    rows = [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(8)]
+    write(own_folder / "train.jsonl", [*rows[:4], {"question": "And now?", "answer": "####"}])
+    write(own_folder / "dev.jsonl", rows[4:])
+    keys = ["dataset=gsm8k", f"dataset.source={own_folder}", "reward=verifier", "steps=0", "report=false"]
+    ended = run_main(small_run(policy, keys))
+    assert ended.code == 0, ended.err
+    told = ended.out.index("1 rows were refused, 1 of them like train.jsonl line 5: no final answer")
+    assert told < ended.out.index("quality (accuracy")

@@ -17,6 +17,7 @@ from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.segments import Segmenter, candidates, top_k
 from dro_lab.scoring.split import ReasoningFormat
 from dro_lab.types import PrefixPlan
+from tests.cli_fixture import run_main, save_policy, small_run
 from tests.tiny import byte_tokenizer, tiny_gemma2, tiny_gpt2, tiny_qwen3
 
 TOKENIZER = byte_tokenizer()
@@ -311,6 +312,15 @@ def test_a_model_whose_cache_cannot_do_it_is_read_the_plain_way_and_says_so_once
     head, tail = scorer.encode(REFERENCES[0], "")
     for place, end in enumerate(got.prefix_ends_PGK[0, 0, :2].tolist()):
         close(got.prefix_logps_PGKR[0, 0, place], naive(model, [*PROMPTS[0], *ids[: end + 1]], head, tail))
+
+
+def test_who_runs_it_reads_why_and_so_does_the_log(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dro_lab.scoring.sharing._of_config", lambda model: "it is slow today")
+    ended = run_main(small_run(save_policy(tmp_path / "policy"), ["steps=0", "report=false"]))
+    assert ended.code == 0, ended.err
+    assert ended.err.count("it is slow today") == len(ended.err.splitlines()) == 1
+    assert "it is slow today" in (tmp_path / "run" / "run.log").read_text()
 
 
 def test_a_model_that_can_says_nothing(qwen, caplog):
