@@ -49,10 +49,14 @@ PHRASES: tuple[str, ...] = (
 
 # longest first, so that a phrase which begins with another one is taken whole
 _PATTERN = re.compile(
-    "|".join(rf"\b{re.escape(phrase)}\b" for phrase in sorted(PHRASES, key=len, reverse=True)), re.IGNORECASE
+    r"(?<!\w)(?:"
+    + "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in sorted(PHRASES, key=len, reverse=True))
+    + r")(?!\w)",
+    re.IGNORECASE,
 )
 
 
 def count(text: str) -> int:
-    """How many backtracking phrases the text holds; they do not overlap. A typographic apostrophe counts as "'"."""
-    return len(_PATTERN.findall(text.replace("\u2019", "'")))
+    """How many backtracking phrases the text holds, as whole words with any white space between them; they do not
+    overlap. A typographic apostrophe counts as "'"."""
+    return len(_PATTERN.findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))

@@ -8,18 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from dro_lab.data.backtracking import PHRASES
+from dro_lab.data import backtracking
 from dro_lab.evaluation.intervals import FloatArray
 from dro_lab.evaluation.settings import EvaluationSettings
 from dro_lab.types import Need, PrefixPlan, RolloutGroups, Stat, TokenStats
 
 BLANK_LINE = re.compile(r"\n\s*\n")
 LINE_END = re.compile(r"\n")
-BACKTRACKING = re.compile(
-    r"(?<!\w)(?:" + "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in PHRASES) + r")(?!\w)",
-    re.IGNORECASE,
-)
-"""Any of the phrases as whole words, whatever white space stands between them."""
 
 
 def segments(reasoning: str) -> list[str]:
@@ -31,7 +26,7 @@ def segments(reasoning: str) -> list[str]:
 
 def backtracks(segment: str) -> bool:
     """Whether a phrase of `dro_lab.data.backtracking.PHRASES` stands in the segment, in either case."""
-    return BACKTRACKING.search(segment.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")) is not None
+    return backtracking.count(segment) > 0
 
 
 def reasoning_metrics(groups: RolloutGroups) -> dict[str, FloatArray]:
