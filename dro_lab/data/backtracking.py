@@ -14,6 +14,8 @@ TWIN_PHRASES = ("Wait", "Hmm", "Actually", "Let me check")
 PHRASES: tuple[str, ...] = (
     *(phrase.lower() for phrase in TWIN_PHRASES),
     "alternatively",
+    "double check",
+    "double-check",
     "hold on",
     "i made a mistake",
     "i made an error",
