@@ -28,10 +28,12 @@ def comparable(overrides: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The archive of a study whose runs lie below ``root``."""
+    """The archive of a study whose runs lie below ``root``: the training metrics and evaluations that it keeps."""
 
     file: Path
     root: Path
+    metrics: Sequence[str] = METRICS
+    evals: Sequence[str] = EVALS
 
     def name(self, folder: Path) -> str:
         return folder.relative_to(self.root).as_posix()
@@ -51,7 +53,7 @@ class Archive:
     def keep(self, folder: Path, overrides: Sequence[str]) -> None:
         """Add a finished run from disk, in the place of an older one of that name."""
         run = load_run(folder, require_finished=True)
-        evals = run.all_evals[run.all_evals["metric"].isin(EVALS)]
+        evals = run.all_evals[run.all_evals["metric"].isin(self.evals)]
         entry = {
             "run": self.name(folder),
             "overrides": comparable(overrides),
@@ -65,7 +67,7 @@ class Archive:
             ],
             "metrics": {
                 name: [round(float(value), 6) for value in run.metrics.sort_values("step")[name]]
-                for name in METRICS
+                for name in self.metrics
                 if name in run.metrics.columns
             },
         }

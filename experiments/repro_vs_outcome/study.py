@@ -50,7 +50,12 @@ def arms_of(estimator: str) -> list[str]:
 
 
 def archive_of(root: Path) -> Archive:
-    return Archive(HERE / "runs.jsonl", root)
+    return Archive(
+        HERE / "runs.jsonl",
+        root,
+        metrics=("rollouts/truncated_share",),
+        evals=("quality", "completion_tokens", "backtracking_share", "certain_share"),
+    )
 
 
 def folder_of(root: Path, estimator: str, arm: str, seed: int) -> Path:
@@ -115,7 +120,9 @@ def ratio(alone: Sequence[float], these: Sequence[float]) -> str:
     found = ratio_of_medians(alone, these, confidence=CONFIDENCE, resamples=RESAMPLES, seed=0)
 
     def number(value: float) -> str:
-        return "-" if math.isnan(value) else "censored" if math.isinf(value) or value == 0 else f"{value:.2f}"
+        if math.isinf(value):
+            return "verifier > last"
+        return "-" if math.isnan(value) else "these > last" if value == 0 else f"{value:.2f}"
 
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
 
