@@ -14,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from transformers import PreTrainedModel
 
 from experiments.figures import COLOURS, STYLE
@@ -105,6 +106,7 @@ def draw(points: Points, shape: Shape, picture: Path) -> None:
             axis.plot(line.values, np.array(line.medians) / 1000, color=COLOURS[0], label="measured, median")
             counted = [line.sweep.predicted(shape, value) / 1000 for value in line.values]
             axis.plot(line.values, counted, "--", color=COLOURS[1], label="distinct tokens")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set(
                 xlabel=line.sweep.label,
                 title=f"slope: measured {line.measured:.3g}, counted {line.predicted:.3g}",
