@@ -146,9 +146,10 @@ def problem_of(record: sources.Record, source: str) -> dict[str, Any] | str:
     Raises:
         UserError: the row follows no schema.
     """
-    fields = record.fields
+    # published copies of AIME spell their columns Problem, Solution, Answer
+    fields = {**{name.lower(): value for name, value in record.fields.items()}, **record.fields}
     if not {"problem", "question"} & set(fields):
-        raise unknown_schema(source, record.where, fields, SCHEMA, dataset="gsm8k, math and their like")
+        raise unknown_schema(source, record.where, record.fields, SCHEMA, dataset="gsm8k, math and their like")
     key = "problem" if fields.get("problem") is not None else "question"
     if problem := text_problem(fields.get(key)):
         return f"{key} {problem}"

@@ -111,8 +111,19 @@ def _curves(run: Run, figures: Path) -> list[Curve]:
         curves.append(
             rollout_curve(run.rollouts, column=column, title=title, colour=colour, source=source, folder=figures)
         )
+    process = {f"rewards/{run.summary['reward']}/{name}": words for name, words in PROCESS.items()}
+    title = "Process reward"
+    curves.append(step_curves(run.metrics, process, name="process", title=title, source=source, folder=figures))
     return [curve for curve in curves if curve is not None]
 
+
+PROCESS = {
+    "magnitude": "magnitude, end",
+    "stability": "stability, end",
+    "negative_process_share": "negative steps",
+}
+"""Metrics of a reward that gives credit on the steps of the reasoning, in words: S's parts at the reasoning's end, and
+the share of scored points that lower S."""
 
 STAGE_CURVES = {
     "gate": [

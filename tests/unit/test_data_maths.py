@@ -74,6 +74,13 @@ def test_problems_take_their_answer_or_the_last_box_of_their_solution(tmp_path, 
     assert row.reference == f"\\boxed{{{answer}}}"
 
 
+def test_columns_may_be_capitalised(tmp_path):
+    """As in a published copy of AIME 2024."""
+    row = {"ID": "2024-I-4", "Problem": "How many?", "Solution": "It is \\boxed{204}.", "Answer": 204}
+    (loaded,) = all_rows(load(write(tmp_path / "test.jsonl", [row])))
+    assert (loaded.id, loaded.reference, loaded.columns["answer"]) == ("2024-I-4", "\\boxed{204}", "204")
+
+
 def test_level_subject_and_id_are_kept_where_they_are_there(tmp_path):
     rows = [
         {"problem": "a", "answer": "1", "level": 5, "subject": "Algebra", "unique_id": "test/1.json"},
