@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Without a GPU, torch comes from PyTorch's CPU index where it can be reached (the stock Linux build brings CUDA, GBs).
 # TORCH_INDEX= (empty) takes torch from the usual index.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Test processes, one thread each: two threads that share a core with another process take many times as long.
+WORKERS ?= 2
 
 .PHONY: demo test lint install install-test clean help
 
@@ -20,7 +22,7 @@ demo: install
 	@echo "Next: open the report named above, then compare with  $(BIN)/python -m dro_lab.run reward=avg_prob dataset=pararev"
 
 test: install-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 	@echo
 	@echo "Next: all tests passed. Watch a policy learn with  make demo"
 
