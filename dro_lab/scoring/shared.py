@@ -27,14 +27,10 @@ from dro_lab.scoring.head import entropies_through_head, through_head
 from dro_lab.scoring.tree import Branch, Choose, Stem, StemScores, Tree, TreeScores
 
 
-class KeptLayer(DynamicLayer):
-    """Keys and values of one layer; once ``closed``, what is read later sees them and leaves nothing behind."""
-
-    closed = False
+class ClosedLayer(DynamicLayer):
+    """Keys and values of one layer that are complete: what is read later sees them and leaves nothing behind."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.closed:
-            return super().update(key_states, value_states, *args, **kwargs)
         if not self.is_initialized:  # nothing was read before
             return key_states, value_states
         keys, values = self.keys, self.values
@@ -45,27 +41,19 @@ class KeptLayer(DynamicLayer):
 
 def select(cache: Cache | None, rows: Tensor | slice, width: int, *, closed: bool) -> Cache:
     """The first ``width`` columns of some rows; a slice of rows is a view."""
-    selected = Cache(layer_class_to_replicate=KeptLayer)
+    kind = ClosedLayer if closed else DynamicLayer
+    selected = Cache(layer_class_to_replicate=kind)
     for layer in layers_of(cache):
-        made = KeptLayer()
+        made = kind()
         made.keys, made.values = layer.keys[rows, :, :width], layer.values[rows, :, :width]
         made.dtype, made.device, made.is_initialized = layer.dtype, layer.device, True
-        made.closed = closed
         selected.layers.append(made)
-    if closed and cache is None:
-        selected.layer_class_to_replicate = ClosedLayer
     return selected
 
 
 def layers_of(cache: Cache | None) -> list[Any]:
     """The layers, each with keys and values (batch, heads, columns, dimensions)."""
     return [] if cache is None else list(cache.layers)
-
-
-class ClosedLayer(KeptLayer):
-    """A layer that keeps nothing."""
-
-    closed = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +86,7 @@ class SharedEngine:
             cache, width = self._prompts(model, tree, batch, scores, ranks=ranks)
             stems = [number for prompt in batch for number in by_prompt[prompt]]
             place_of = {prompt: place for place, prompt in enumerate(batch)}
-            for chunk in self._chunks([len(_stem_row(tree, tree.stems[n])) for n in stems], stems):
+            for chunk in self._chunks([_stem_length(tree.stems[n]) for n in stems], stems):
                 self._stems(model, tree, chunk, place_of, cache, width, choose, scores, ranks=ranks)
         return scores
 
@@ -106,7 +94,7 @@ class SharedEngine:
 
     def _prompt_batches(self, tree: Tree, by_prompt: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Prompts of similar length whose rollouts fit in one forward; a prompt with many stands alone."""
-        longest = [max((len(_stem_row(tree, tree.stems[n])) for n in numbers), default=0) for numbers in by_prompt]
+        longest = [max((_stem_length(tree.stems[n]) for n in numbers), default=0) for numbers in by_prompt]
         batch: list[int] = []
         rows = width = 0
         for prompt in sorted(range(len(tree.prompts)), key=lambda prompt: len(tree.prompts[prompt])):
@@ -163,7 +151,7 @@ class SharedEngine:
         if not any(rows):
             return None, 0
         width = max(len(tree.prompts[prompt]) for prompt in batch) - 1
-        cache = Cache(layer_class_to_replicate=KeptLayer)
+        cache = Cache(layer_class_to_replicate=DynamicLayer)
         hidden_BTD = self._read(model, rows, past_key_values=cache, attention_mask=None)
         roots = [(prompt, root) for prompt in batch if (root := tree.roots[prompt]) is not None]
         found = self._targets(model, hidden_BTD, looks, [root for _, root in roots], ranks=ranks)
@@ -318,6 +306,11 @@ def _stem_row(tree: Tree, stem: Stem) -> list[int]:
     """The prompt's last token, the stem, and the end behind it."""
     end = [] if stem.end is None else stem.end.inputs
     return [tree.prompts[stem.prompt][-1], *stem.ids, *end]
+
+
+def _stem_length(stem: Stem) -> int:
+    """Tokens of `_stem_row`."""
+    return 1 + len(stem.ids) + (0 if stem.end is None else len(stem.end.inputs))
 
 
 def _with_head(branch: Branch, row: Sequence[int]) -> Branch:
