@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ENDED = {"finished": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+PARENT = "mlflow.parentRunId"
+"""MLflow's own tag for the run that another is shown below."""
 GATHER = 0.25
 """Seconds to gather metrics before one write."""
 PATIENCE = 60.0
@@ -51,17 +53,25 @@ class MlflowTracker:
     Args:
         uri: where; None means SQLite in ``folder``.
         folder: holds ``mlflow.db`` and ``mlflow-artifacts/`` when ``uri`` is None.
-        experiment: name of the experiment; None takes the one given to `start`.
+        experiment: name of the experiment; None takes that of ``parent``, or the one given to `start`.
+        parent: id of the MLflow run below which the runs are shown; None: each stands by itself.
         lock_wait: seconds to wait for a database that another program is writing to.
 
     Raises:
-        UserError: the store is not a URI, not writable, locked, of another MLflow version, or unreachable.
+        UserError: the store is not a URI, not writable, locked, of another MLflow version, or unreachable; it has no
+            run ``parent``, or has it in another experiment.
     """
 
     def __init__(
-        self, *, uri: str | None = None, folder: str = "outputs", experiment: str | None = None, lock_wait: float = 5.0
+        self,
+        *,
+        uri: str | None = None,
+        folder: str = "outputs",
+        experiment: str | None = None,
+        parent: str | None = None,
+        lock_wait: float = 5.0,
     ) -> None:
-        for key, value in (("uri", uri), ("experiment", experiment)):
+        for key, value in (("uri", uri), ("experiment", experiment), ("parent", parent)):
             if value is not None and not isinstance(value, str):
                 raise UserError(f"tracking.{key}={value}: must be a text or null; put quotes around it")
         number("tracking.lock_wait", lock_wait, low=0.0, todo="seconds; 5 is the default")
@@ -74,6 +84,9 @@ class MlflowTracker:
         check_store(self.uri, lock_wait=lock_wait)
         for key, value in QUIET.items():
             os.environ.setdefault(key, value)
+        self._parent = parent
+        if parent is not None:
+            self._experiment = self._parent_experiment(parent)
         self._queue: queue.SimpleQueue[list[Point] | Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._error: UserError | None = None
@@ -104,12 +117,13 @@ class MlflowTracker:
         self._error, self._raised, self._queue = None, False, queue.SimpleQueue()
         params = flatten(config)
         named = {clean(key): value[:MAX_TAG] for key, value in tags.items()}
+        if self._parent is not None:
+            named[PARENT] = self._parent
         name = self._experiment or experiment
 
         def begin() -> tuple[MlflowClient, str]:
             # one job at a time: MLflow's own creation of schema, experiment and data set fails when two jobs meet in it
-            path = sqlite_path(self.uri)
-            with opening(path) if path is not None else contextlib.nullcontext():
+            with self._alone():
                 client = open_client(self.uri)
                 run_id = create_run(client, run_name, experiment=name, artifacts=self._artifacts, tags=named)
                 log_provenance(client, run_id, provenance)
@@ -118,6 +132,24 @@ class MlflowTracker:
 
         self._thread = threading.Thread(target=self._work, args=(begin,), name=f"mlflow {run_name}", daemon=True)
         self._thread.start()
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        path = sqlite_path(self.uri)
+        return contextlib.nullcontext() if path is None else opening(path)
+
+    def _parent_experiment(self, parent: str) -> str:
+        """The name of the experiment that holds the run ``parent``; MLflow nests runs within one experiment only."""
+        try:
+            with self._alone():
+                found = parent_experiment(open_client(self.uri), parent, uri=self.uri)
+        except Exception as error:
+            raise explain(error, uri=self.uri) from None
+        if self._experiment not in (None, found):
+            raise UserError(
+                f"tracking.experiment={self._experiment}: the run tracking.parent={parent} lies in experiment {found}, "
+                "and MLflow shows nested runs in one experiment only. Leave tracking.experiment=null."
+            )
+        return found
 
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Queue the numbers of one step."""
@@ -222,6 +254,28 @@ def open_client(uri: str) -> MlflowClient:
     client = MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)  # the first call creates or checks the schema
     return client
+
+
+def parent_experiment(client: MlflowClient, parent: str, *, uri: str) -> str:
+    """The name of the experiment that holds the run ``parent``.
+
+    Raises:
+        UserError: the store has no such run, or it was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(parent)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        run = None
+    if run is None or run.info.lifecycle_stage == "deleted":
+        raise UserError(
+            f"tracking.parent={parent}: {uri} has no such run. Give the id of a run as `mlflow ui` shows it (32 "
+            "letters and digits), or null for a run that stands by itself."
+        )
+    return client.get_experiment(run.info.experiment_id).name
 
 
 def create_run(

@@ -273,3 +273,35 @@ def test_the_shipped_options_build_a_tracker(tmp_path: Path, monkeypatch: pytest
     assert tracker.ui_command == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.chdir(tmp_path)
     assert tracker.ui_command == "mlflow ui --backend-store-uri sqlite:///mlflow.db"
+
+
+def test_a_run_is_nested_below_its_parent(folder: Path) -> None:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    parent = client.create_run(client.create_experiment("sweeps"), run_name="sweep").info.run_id
+    tracker = MlflowTracker(folder=str(folder), parent=parent)
+    for name in ("trial 0", "trial 1"):
+        start(tracker, name)  # of the experiment `pararev`, but for its parent
+        tracker.finish("finished")
+    assert client.get_experiment_by_name("pararev") is None
+    below = client.search_runs(
+        [client.get_run(parent).info.experiment_id], filter_string=f"tags.mlflow.parentRunId = '{parent}'"
+    )
+    assert sorted(run.info.run_name for run in below) == ["trial 0", "trial 1"]
+    assert client.get_run(parent).info.status == "RUNNING", "the parent is its owner's to end"
+    MlflowTracker(folder=str(folder), parent=parent, experiment="sweeps")
+    with pytest.raises(UserError, match=r"tracking.experiment=mine: the run .* lies in experiment sweeps"):
+        MlflowTracker(folder=str(folder), parent=parent, experiment="mine")
+
+
+@pytest.mark.parametrize("parent", ["0" * 32, "no id", ""])
+def test_an_unknown_parent_is_refused(folder: Path, parent: str) -> None:
+    with pytest.raises(UserError, match=rf"tracking.parent={parent}: sqlite:.*has no such run. Give the id of a run"):
+        MlflowTracker(folder=str(folder), parent=parent)
+
+
+def test_a_deleted_parent_is_refused(folder: Path) -> None:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    parent = client.create_run(client.create_experiment("sweeps")).info.run_id
+    client.delete_run(parent)
+    with pytest.raises(UserError, match="has no such run"):
+        MlflowTracker(folder=str(folder), parent=parent)
