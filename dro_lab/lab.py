@@ -254,12 +254,13 @@ class Run:
             config=OmegaConf.to_container(self.cfg, resolve=True),
             tags=run_tags(
                 self.environment,
-                provenance=self.built.task.provenance,
+                task=self.built.task,
                 reward=self.built.names["reward"],
                 policy=self.built.spec.name,
                 seed=self.cfg.seed,
             ),
-            provenance=self.built.task.provenance,
+            task=self.built.task,
+            files=[self.folder / name for name in ("config.yaml", "env.json")],
         )
 
     def summary(self, status: Any, error: str | None = None) -> Summary:
@@ -358,6 +359,7 @@ ARTIFACTS = (
     "evals.jsonl",
     "rollouts.parquet",
     "tokens.parquet",
+    "answers.parquet",
     "report.html",
     "figures",
 )

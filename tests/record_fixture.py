@@ -82,6 +82,7 @@ def step_rows(rng: np.random.Generator, *, step: int, skill: float, prompts: int
                     "malformed": False,
                     "kept": True,
                     "reason": "",
+                    "verdicts": json.dumps([["States the total?", int(right[g]), "yes"]]),
                     "quality": float(right[g]),
                 }
             )

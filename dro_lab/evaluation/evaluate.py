@@ -39,8 +39,15 @@ class Part:
     split: str
     decoding: str  # "sampled" or "greedy"
     rows: Sequence[Row]
-    answers: Sequence[Sequence[str]]  # by row and sample
+    groups: RolloutGroups  # the answers, by row and sample
+    quality_PG: FloatArray
+    wins: Mapping[str, FloatArray]  # against the base, per row (`dro_lab.evaluation.wins.compare`); of the base: empty
     estimates: Mapping[str, Estimate]  # by metric
+
+    @property
+    def answers(self) -> Sequence[Sequence[str]]:
+        """By row and sample."""
+        return self.groups.answers_PG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +179,10 @@ class Evaluator:
         if decoding == "sampled":
             for k in settings.pass_at:
                 per_row[pass_name(k)] = pass_at_k(quality, k, threshold=settings.pass_quality)
+        wins = {}
         if base is not None and (start := base.part(split, decoding)) is not None:
-            per_row.update(compare(rows, answers, start.answers, self.judge, pairs=settings.pairs))
+            wins = compare(rows, answers, start.answers, self.judge, pairs=settings.pairs)
+            per_row.update(wins)
         estimates = {
             name: mean_over_rows(
                 name, values, confidence=settings.confidence, resamples=settings.bootstrap, seed=settings.seed
@@ -182,7 +191,15 @@ class Evaluator:
         }
         if self.task.corpus_metric is not None:
             estimates.update(corpus_estimates(self.task.corpus_metric, answers, rows, settings=settings))
-        return Part(split=split, decoding=decoding, rows=rows, answers=answers, estimates=estimates)
+        return Part(
+            split=split,
+            decoding=decoding,
+            rows=rows,
+            groups=groups,
+            quality_PG=quality,
+            wins=wins,
+            estimates=estimates,
+        )
 
 
 def _lengths(groups: RolloutGroups) -> dict[str, FloatArray]:

@@ -120,6 +120,7 @@ def decide(
         reasons_P=reasons,
         rejected_P=rejected_P,
         zero_P=None if rules.on_reject == "drop" else rejected_P,
+        verdicts_P=_named(verdicts_PGV, mask_PV, names_PV),
         metrics={
             "coverage_rejected_share": _share(coverage_P),
             "consistency_rejected_share": _share(consistency_P),
@@ -129,6 +130,23 @@ def decide(
             **verdict_shares(verdicts_PGV, asked_PGV),
         },
     )
+
+
+def _named(
+    verdicts_PGV: Tensor, mask_PV: Tensor, names_PV: Sequence[Sequence[str]] | None
+) -> list[list[dict[str, int]]]:
+    """By group and rollout: the verdict of each of the query's own checks, for the record."""
+    return [
+        [
+            {_name(names_PV, p, place): verdict for place, verdict in enumerate(verdicts_V) if asked_V[place]}
+            for verdicts_V in verdicts_GV
+        ]
+        for p, (verdicts_GV, asked_V) in enumerate(zip(verdicts_PGV.tolist(), mask_PV.tolist(), strict=True))
+    ]
+
+
+def _name(names_PV: Sequence[Sequence[str]] | None, p: int, place: int) -> str:
+    return names_PV[p][place] if names_PV and place < len(names_PV[p]) else f"check-{place + 1}"
 
 
 def floored(rewards: Rewards, failed_PG: Tensor) -> Rewards:
@@ -178,7 +196,7 @@ def _reason(
     places = uncovered_PV[p].nonzero().flatten().tolist()
     if places:
         first = places[0]
-        name = names_PV[p][first] if names_PV and first < len(names_PV[p]) else f"check-{first + 1}"
+        name = _name(names_PV, p, first)
         met = int(met_PGV[p, :, first].sum())
         by = "none" if not met else f"{met} of at least mu={rules.mu} rollouts"
         more = f" (and {len(places) - 1} more checks)" if len(places) > 1 else ""

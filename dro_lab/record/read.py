@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dro_lab.errors import UserError
-from dro_lab.record.columns import ROLLOUTS, TOKENS
+from dro_lab.record.columns import ANSWERS, ROLLOUTS, TOKENS
 from dro_lab.record.files import NONFINITE, read_parts
 from dro_lab.record.summary import read_summary
 
@@ -34,6 +34,7 @@ class Run:
     all_evals: pd.DataFrame
     rollouts: pd.DataFrame
     tokens: pd.DataFrame
+    answers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def load_run(folder: Path, *, require_finished: bool = False) -> Run:
@@ -65,6 +66,7 @@ def load_run(folder: Path, *, require_finished: bool = False) -> Run:
         all_evals=all_evals,
         rollouts=_table(folder / "rollouts.parquet", ROLLOUTS),
         tokens=_table(folder / "tokens.parquet", TOKENS),
+        answers=_table(folder / "answers.parquet", ANSWERS),
     )
 
 

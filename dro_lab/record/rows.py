@@ -1,14 +1,15 @@
-"""From the dataclasses between stages to the rows of ``rollouts.parquet`` and ``tokens.parquet``."""
+"""From the dataclasses between stages to the rows of ``rollouts``, ``answers`` and ``tokens.parquet``."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from dro_lab.rubrics.checks import checks_of
 from dro_lab.types import Prompt, Rewards, RolloutGroups, TokenStats
 
 
@@ -33,49 +34,109 @@ def rollout_rows(
     keep_PG: Tensor,
     reasons_PG: Sequence[Sequence[str]],
     quality_PG: Tensor | None = None,
+    verdicts_P: Sequence[Sequence[Mapping[str, int]]] | None = None,
 ) -> list[dict[str, Any]]:
     """One row a rollout of the step, prompt-major.
 
     ``advantages_PG`` is (P, G); an estimator's (P, G, C) is averaged over the completion tokens by the caller.
     ``reasons_PG`` says why a rollout teaches nothing ("" where it does). ``quality_PG`` in [0, 1], nan
-    where it cannot be judged.
+    where it cannot be judged. ``verdicts_P``: the gate's, by group and rollout.
     """
     prompts, group_size = groups.shape
     parts = {name: values.tolist() for name, values in rewards.parts.items()}
     outcome, advantages, keep = rewards.outcome_PG.tolist(), advantages_PG.tolist(), keep_PG.tolist()
-    completion = groups.completion_mask_PGC.sum(-1).tolist()
-    reasoning = groups.reasoning_mask_PGC.sum(-1).tolist()
-    truncated, malformed = groups.truncated_PG.tolist(), groups.malformed_PG.tolist()
+    completions = completion_columns(groups)
     quality = quality_PG.tolist() if quality_PG is not None else [[math.nan] * group_size] * prompts
     rows = []
     for p in range(prompts):
-        shared = {
-            "step": groups.step,
-            "prompt_id": str(groups.columns_P[p]["id"]),
-            "prompt": prompt_text(groups.prompts_P[p]),
-            "reference": groups.references_P[p],
-        }
+        asked_G = verdicts_P[p] if verdicts_P is not None else [{}] * group_size
         for g in range(group_size):
             values = {name: _number(matrix[p][g]) for name, matrix in parts.items()}
             rows.append(
                 {
-                    **shared,
+                    **completions[p][g],
+                    "step": groups.step,
                     "rollout": g,
                     "reason": reasons_PG[p][g],
-                    "reasoning": groups.reasonings_PG[p][g],
-                    "answer": groups.answers_PG[p][g],
+                    "verdicts": json.dumps(_verdicts(asked_G[g], groups.columns_P[p]), ensure_ascii=False),
                     "reward": outcome[p][g],
                     "parts": json.dumps(values),
                     "advantage": advantages[p][g],
+                    "kept": keep[p][g],
+                    "quality": quality[p][g],
+                }
+            )
+    return rows
+
+
+def _verdicts(verdicts: Mapping[str, int], columns: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """``(check, verdict, expected)``: the check's text where the row's rubric has it, 1 met, 0 not met, -1 unknown."""
+    rubric = {check.id: check for check in checks_of(columns, limit=None)}
+    return [
+        (rubric[name].text, verdict, rubric[name].expect) if name in rubric else (name, verdict, "yes")
+        for name, verdict in verdicts.items()
+    ]
+
+
+def answer_rows(
+    groups: RolloutGroups,
+    *,
+    step: int,
+    split: str,
+    decoding: str,
+    quality_PG: Sequence[Sequence[float]],
+    win_rate_P: Sequence[float] | None = None,
+    order_disagreement_P: Sequence[float] | None = None,
+) -> list[dict[str, Any]]:
+    """One row an answer of an evaluation, prompt-major.
+
+    ``win_rate_P`` and ``order_disagreement_P`` are the row's, over its pairs with the base policy's answers; nan where
+    there is no such pair.
+    """
+    completions = completion_columns(groups)
+    return [
+        {
+            **completions[p][g],
+            "step": step,
+            "split": split,
+            "decoding": decoding,
+            "sample": g,
+            "quality": float(quality_PG[p][g]),
+            "row_win_rate": math.nan if win_rate_P is None else float(win_rate_P[p]),
+            "row_order_disagreement": math.nan if order_disagreement_P is None else float(order_disagreement_P[p]),
+        }
+        for p in range(groups.shape[0])
+        for g in range(groups.shape[1])
+    ]
+
+
+def completion_columns(groups: RolloutGroups) -> list[list[dict[str, Any]]]:
+    """What a row says of a completion, by prompt and rollout: its texts, its lengths, whether it is whole."""
+    prompts, group_size = groups.shape
+    completion, reasoning = groups.completion_mask_PGC.sum(-1).tolist(), groups.reasoning_mask_PGC.sum(-1).tolist()
+    truncated, malformed = groups.truncated_PG.tolist(), groups.malformed_PG.tolist()
+    rows = []
+    for p in range(prompts):
+        shared = {
+            "prompt_id": str(groups.columns_P[p]["id"]),
+            "prompt": prompt_text(groups.prompts_P[p]),
+            "reference": groups.references_P[p],
+        }
+        rows.append(
+            [
+                {
+                    **shared,
+                    "reasoning": groups.reasonings_PG[p][g],
+                    "answer": groups.answers_PG[p][g],
                     "reasoning_tokens": reasoning[p][g],
                     "answer_tokens": completion[p][g] - reasoning[p][g],
                     "completion_tokens": completion[p][g],
                     "truncated": truncated[p][g],
                     "malformed": malformed[p][g],
-                    "kept": keep[p][g],
-                    "quality": quality[p][g],
                 }
-            )
+                for g in range(group_size)
+            ]
+        )
     return rows
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from dro_lab.errors import UserError
-from dro_lab.record.columns import ROLLOUTS, SCHEMA_VERSION, TOKENS
+from dro_lab.record.columns import ANSWERS, ROLLOUTS, SCHEMA_VERSION, TOKENS
 from dro_lab.record.environment import environment
 from dro_lab.record.files import JsonLines, ParquetParts, write_atomic, write_json
 from dro_lab.record.summary import Estimate, Summary, write_summary
@@ -48,6 +48,7 @@ class RunRecord:
             ) from None
         self._rollouts = ParquetParts(self.folder / "rollouts.parquet", ROLLOUTS, every=flush_every)
         self._tokens = ParquetParts(self.folder / "tokens.parquet", TOKENS, every=1)
+        self._answers = ParquetParts(self.folder / "answers.parquet", ANSWERS, every=1)
         self._environment: dict[str, Any] = {}
         self._start = datetime.now().astimezone()
 
@@ -89,6 +90,10 @@ class RunRecord:
         """Take the reference tokens of a sample of queries (`dro_lab.record.rows.token_rows`)."""
         self._tokens.append(rows)
 
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take the answers of one part of an evaluation (`dro_lab.record.rows.answer_rows`)."""
+        self._answers.append(rows)
+
     def summary(self, summary: Summary) -> dict[str, Any]:
         """Write ``summary.json``, validated; called once with ``running`` at the start and once at the end."""
         return write_summary(self.folder / "summary.json", summary)
@@ -99,6 +104,7 @@ class RunRecord:
         self._evals.close()
         self._rollouts.close()
         self._tokens.close()
+        self._answers.close()
         if self._environment and self._environment["end"] is None:
             end = datetime.now().astimezone()
             seconds = round((end - self._start).total_seconds(), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,7 @@ from dro_lab.health import Alert, Watch
 from dro_lab.health.measure import answer_metrics
 from dro_lab.pipeline import step_metrics
 from dro_lab.record import RunRecord
-from dro_lab.record.rows import rollout_rows, token_rows
+from dro_lab.record.rows import answer_rows, rollout_rows, token_rows
 from dro_lab.record.summary import Alarm
 from dro_lab.training.clock import PartClock
 from dro_lab.training.rollouts import ScoredStep
@@ -66,17 +67,18 @@ class RunObserver(TrainerCallback):
     stopped: str | None = None  # why a monitor ended the training
     _held_out: Mapping[str, float] = field(default_factory=dict)  # what monitors know of the last evaluation
     _training_since: float = 0.0
+    _sampled: Counter[str] = field(default_factory=Counter)  # rollouts and tokens since the start
 
     # -------------------------------------------------------------------------------- training rollouts
 
     def rollouts(self, step: ScoredStep, advantages_PG: Tensor) -> Mapping[str, float]:
         """One sampling round: rows to disk, metrics back to the trainer's log."""
         scored = step.scored
-        self.record.rollouts(_rows(step, advantages_PG))
+        self._keep(_rows(step, advantages_PG))
         for earlier, places in step.replaced:  # what refill took out teaches nothing, but is not lost
             rows, size = _rows(earlier, torch.zeros_like(earlier.scored.rewards.outcome_PG)), advantages_PG.shape[1]
             taken_out = [rows[p * size + g] for p in places for g in range(size)]
-            self.record.rollouts([{**row, "kept": False, "reason": row["reason"] or LEFT_OUT} for row in taken_out])
+            self._keep([{**row, "kept": False, "reason": row["reason"] or LEFT_OUT} for row in taken_out])
         # the first prompt of every step: what training looked at, for the report's heat map
         self.record.tokens(
             token_rows(
@@ -89,6 +91,11 @@ class RunObserver(TrainerCallback):
             **{name: value for measure in self.measures for name, value in measure(scored.groups).items()},
             "quality/sampled": _nanmean(step.quality_PG),
         }
+
+    def _keep(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.record.rollouts(rows)
+        self._sampled["rollouts"] += len(rows)
+        self._sampled["tokens"] += sum(row["completion_tokens"] for row in rows)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -107,6 +114,7 @@ class RunObserver(TrainerCallback):
         if not logs or "loss" not in logs:  # the trainer's closing summary holds no step
             return
         numbers = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
+        numbers.update({f"cost/{name}": value for name, value in self._cost().items()})
         numbers.update({f"judge/{name}": float(value) for name, value in self.counts().items()})
         self.empty_steps += numbers.get("rollouts/kept_share") == 0.0
         numbers["rollouts/empty_steps"] = float(self.empty_steps)
@@ -141,6 +149,7 @@ class RunObserver(TrainerCallback):
             self.run_evaluation(state.global_step)
         else:
             self._complete_last()
+        self._write_answers(self.evaluations[-1])
 
     # -------------------------------------------------------------------------------- evaluations
 
@@ -154,6 +163,8 @@ class RunObserver(TrainerCallback):
             evaluation = self.evaluator()(step, base, extras=extras)
             self.evaluations.append(evaluation)
             self._write(step, evaluation.parts)
+            if base is None:
+                self._write_answers(evaluation)
             scored = evaluation.step_result.scored
             self.record.tokens(
                 token_rows(
@@ -194,6 +205,28 @@ class RunObserver(TrainerCallback):
             self.record.evaluation(estimates, step=step, split=split, decoding=decoding)
             self._mirror(partial(self.tracker.evaluation, estimates, step=step, split=split, decoding=decoding))
 
+    def _write_answers(self, evaluation: Evaluation) -> None:
+        for part in evaluation.parts:
+            rows = answer_rows(
+                part.groups,
+                step=evaluation.step,
+                split=part.split,
+                decoding=part.decoding,
+                quality_PG=part.quality_PG.tolist(),
+                win_rate_P=_listed(part.wins.get("win_rate")),
+                order_disagreement_P=_listed(part.wins.get("order_disagreement")),
+            )
+            self.record.answers(rows)
+
+    def _cost(self) -> dict[str, float]:
+        """What training has taken so far, refills included: sampled completions, their tokens, seconds."""
+        seconds = self.clock.report()
+        return {
+            "rollouts": float(self._sampled["rollouts"]),
+            "tokens": float(self._sampled["tokens"]),
+            "seconds": round(sum(seconds[part] for part in ("sampling", "scoring", "training")), 3),
+        }
+
     def _mirror(self, call: Callable[[], None]) -> None:
         """The record is what counts: a tracker that goes away is said once, and the run goes on without it."""
         try:
@@ -219,7 +252,12 @@ def _rows(step: ScoredStep, advantages_PG: Tensor) -> list[dict[str, Any]]:
         keep_PG=scored.keep_PG,
         reasons_PG=scored.reasons_PG,
         quality_PG=step.quality_PG,
+        verdicts_P=scored.gate.verdicts_P,
     )
+
+
+def _listed(values: Any) -> list[float] | None:
+    return None if values is None else values.tolist()
 
 
 def _nanmean(values: Tensor) -> float:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ import torch
 
 from dro_lab.errors import UserError
 from dro_lab.record import SCHEMA_VERSION, Estimate, RunRecord
+from dro_lab.record.columns import ANSWERS
 from dro_lab.record.environment import git_state, versions
 from dro_lab.record.read import load_run
-from dro_lab.record.rows import prompt_text, rollout_rows, token_rows, token_spans
+from dro_lab.record.rows import answer_rows, prompt_text, rollout_rows, token_rows, token_spans
 from dro_lab.types import Rewards, RolloutGroups, TokenStats
 from tests.record_fixture import step_rows, summary, write_record
 
@@ -146,7 +148,7 @@ def test_an_unknown_column_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 1}, r"schema_version is 1, this dro_lab reads 2"),
+        ({"schema_version": 1}, r"schema_version is 1, this dro_lab reads 3"),
         ({"status": "done"}, r"status: 'done' is not one of"),
         ({"seed": "zero"}, r"seed: 'zero' is not of type 'integer'"),
         ({"status": "failed", "error": None}, r"error: None is not of type 'string'"),
@@ -272,8 +274,47 @@ def test_rollout_rows_hold_each_rollout() -> None:
     assert [row["kept"] for row in rows] == [True, False]
     assert [json.loads(row["parts"]) for row in rows] == [{"p": 1.0}, {"p": None}]
     assert rows[1]["truncated"] is True
+    assert [json.loads(row["verdicts"]) for row in rows] == [[], []]
     assert {row["prompt_id"] for row in rows} == {"row-1"}
     assert prompt_text([{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]) == "system: S\n\nuser: U"
+
+
+def test_verdicts_stand_beside_the_text_of_their_check() -> None:
+    rubric = [{"id": "sum", "text": "States the sum?"}, {"id": "hedge", "text": "Hedges?", "expect": "no"}]
+    groups = replace(_groups(), columns_P=[{"id": "row-1", "rubric": rubric}])
+    rows = rollout_rows(
+        groups,
+        Rewards(outcome_PG=torch.zeros(1, 2)),
+        advantages_PG=torch.zeros(1, 2),
+        keep_PG=torch.ones(1, 2, dtype=torch.bool),
+        reasons_PG=[["", ""]],
+        verdicts_P=[[{"sum": 1, "hedge": 0}, {"sum": -1, "schema": 1}]],
+    )
+    assert [json.loads(row["verdicts"]) for row in rows] == [
+        [["States the sum?", 1, "yes"], ["Hedges?", 0, "no"]],
+        [["States the sum?", -1, "yes"], ["schema", 1, "yes"]],
+    ]
+
+
+def test_answer_rows_hold_each_answer_of_an_evaluation() -> None:
+    rows = answer_rows(
+        _groups(),
+        step=40,
+        split="validation",
+        decoding="sampled",
+        quality_PG=[[1.0, 0.25]],
+        win_rate_P=[0.75],
+        order_disagreement_P=[0.5],
+    )
+    assert [row["quality"] for row in rows] == [1.0, 0.25]
+    assert [row["sample"] for row in rows] == [0, 1]
+    assert {(row["step"], row["split"], row["decoding"], row["row_win_rate"]) for row in rows} == {
+        (40, "validation", "sampled", 0.75)
+    }
+    assert [row["completion_tokens"] for row in rows] == [4, 3]
+    base = answer_rows(_groups(), step=0, split="validation", decoding="greedy", quality_PG=[[1.0, 0.25]])
+    assert all(math.isnan(row["row_win_rate"]) and math.isnan(row["row_order_disagreement"]) for row in base)
+    assert set(base[0]) == set(ANSWERS.names)
 
 
 def test_token_rows_hold_sigma_weight_and_truth() -> None:
