@@ -162,7 +162,7 @@ class GateResult:
     reasons_P: Sequence[str]  # "" where the group may teach (admitted, and not zeroed)
     rejected_P: Tensor | None = None  # bool: failed the gate, whatever becomes of it (None: those not admitted)
     zero_P: Tensor | None = None  # bool: rejected groups that stay in the loss's denominator with advantage 0
-    verdicts_P: Sequence[Sequence[Mapping[str, int]]] | None = None  # by group and rollout: check -> 1, 0, -1 unknown
+    verdicts_PG: Sequence[Sequence[Mapping[str, int]]] | None = None  # by group and rollout: check -> 1, 0, -1 unknown
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -120,7 +120,7 @@ def decide(
         reasons_P=reasons,
         rejected_P=rejected_P,
         zero_P=None if rules.on_reject == "drop" else rejected_P,
-        verdicts_P=_named(verdicts_PGV, mask_PV, names_PV),
+        verdicts_PG=_named(verdicts_PGV, mask_PV, names_PV),
         metrics={
             "coverage_rejected_share": _share(coverage_P),
             "consistency_rejected_share": _share(consistency_P),

@@ -34,13 +34,13 @@ def rollout_rows(
     keep_PG: Tensor,
     reasons_PG: Sequence[Sequence[str]],
     quality_PG: Tensor | None = None,
-    verdicts_P: Sequence[Sequence[Mapping[str, int]]] | None = None,
+    verdicts_PG: Sequence[Sequence[Mapping[str, int]]] | None = None,
 ) -> list[dict[str, Any]]:
     """One row a rollout of the step, prompt-major.
 
     ``advantages_PG`` is (P, G); an estimator's (P, G, C) is averaged over the completion tokens by the caller.
     ``reasons_PG`` says why a rollout teaches nothing ("" where it does). ``quality_PG`` in [0, 1], nan
-    where it cannot be judged. ``verdicts_P``: the gate's, by group and rollout.
+    where it cannot be judged. ``verdicts_PG``: the gate's, by group and rollout.
     """
     prompts, group_size = groups.shape
     parts = {name: values.tolist() for name, values in rewards.parts.items()}
@@ -49,7 +49,7 @@ def rollout_rows(
     quality = quality_PG.tolist() if quality_PG is not None else [[math.nan] * group_size] * prompts
     rows = []
     for p in range(prompts):
-        asked_G = verdicts_P[p] if verdicts_P is not None else [{}] * group_size
+        asked_G = verdicts_PG[p] if verdicts_PG is not None else [{}] * group_size
         for g in range(group_size):
             values = {name: _number(matrix[p][g]) for name, matrix in parts.items()}
             rows.append(

@@ -252,7 +252,7 @@ def _rows(step: ScoredStep, advantages_PG: Tensor) -> list[dict[str, Any]]:
         keep_PG=scored.keep_PG,
         reasons_PG=scored.reasons_PG,
         quality_PG=step.quality_PG,
-        verdicts_P=scored.gate.verdicts_P,
+        verdicts_PG=scored.gate.verdicts_PG,
     )
 
 

@@ -71,8 +71,10 @@ def _permuted(named: dict[str, Any], axis: str, order: list[int]) -> dict[str, A
             continue
         if isinstance(value, Tensor):
             out[name] = value.index_select(axes(name).index(axis), torch.tensor(order))
-        else:
+        elif axes(name).index(axis) == 0:
             out[name] = [value[place] for place in order]
+        else:  # a list by prompt of lists by rollout
+            out[name] = [[of_prompt[place] for place in order] for of_prompt in value]
     return out
 
 

@@ -288,7 +288,7 @@ def test_verdicts_stand_beside_the_text_of_their_check() -> None:
         advantages_PG=torch.zeros(1, 2),
         keep_PG=torch.ones(1, 2, dtype=torch.bool),
         reasons_PG=[["", ""]],
-        verdicts_P=[[{"sum": 1, "hedge": 0}, {"sum": -1, "schema": 1}]],
+        verdicts_PG=[[{"sum": 1, "hedge": 0}, {"sum": -1, "schema": 1}]],
     )
     assert [json.loads(row["verdicts"]) for row in rows] == [
         [["States the sum?", 1, "yes"], ["Hedges?", 0, "no"]],
