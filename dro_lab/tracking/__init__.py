@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dro_lab.record import Estimate
-from dro_lab.types import Provenance
+from dro_lab.types import Task
 
 EndStatus = Literal["finished", "stopped", "interrupted", "failed"]
 
@@ -29,9 +29,13 @@ class Tracker(Protocol):
         experiment: str,
         config: Mapping[str, Any],
         tags: Mapping[str, str],
-        provenance: Provenance,
+        task: Task,
+        files: Sequence[Path] = (),
     ) -> None:
-        """Begin a run; ``config`` is nested or flat, and becomes the run's parameters under dotted names."""
+        """Begin a run; ``config`` is nested or flat, and becomes the run's parameters under dotted names.
+
+        ``task`` is named as the run's input; ``files`` are attached at once, so that a killed run has them too.
+        """
 
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Log the numbers of one step."""

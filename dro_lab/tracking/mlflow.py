@@ -23,8 +23,9 @@ from dro_lab.errors import UserError
 from dro_lab.record import Estimate
 from dro_lab.tracking import EndStatus
 from dro_lab.tracking.database import WAY_OUT, check_store, explain, opening, sqlite_path
-from dro_lab.tracking.names import MAX_TAG, batches, clean, flatten
-from dro_lab.types import Provenance
+from dro_lab.tracking.killed import close_killed, process_tags
+from dro_lab.tracking.names import MAX_TAG, batches, clean, flatten, rows_sha256
+from dro_lab.types import Task
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -109,14 +110,15 @@ class MlflowTracker:
         experiment: str,
         config: Mapping[str, Any],
         tags: Mapping[str, str],
-        provenance: Provenance,
+        task: Task,
+        files: Sequence[Path] = (),
     ) -> None:
         """Begin a run; returns at once."""
         if self._thread is not None:
             raise RuntimeError("start was called twice without finish")
         self._error, self._raised, self._queue = None, False, queue.SimpleQueue()
         params = flatten(config)
-        named = {clean(key): value[:MAX_TAG] for key, value in tags.items()}
+        named = {clean(key): value[:MAX_TAG] for key, value in tags.items()} | process_tags()
         if self._parent is not None:
             named[PARENT] = self._parent
         name = self._experiment or experiment
@@ -125,9 +127,11 @@ class MlflowTracker:
             # one job at a time: MLflow's own creation of schema, experiment and data set fails when two jobs meet in it
             with self._alone():
                 client = open_client(self.uri)
+                close_killed(client)
                 run_id = create_run(client, run_name, experiment=name, artifacts=self._artifacts, tags=named)
-                log_provenance(client, run_id, provenance)
+                log_data(client, run_id, task)
             log_params(client, run_id, params)
+            log_files(client, run_id, files)
             return client, run_id
 
         self._thread = threading.Thread(target=self._work, args=(begin,), name=f"mlflow {run_name}", daemon=True)
@@ -170,15 +174,7 @@ class MlflowTracker:
 
     def artifacts(self, paths: Sequence[Path]) -> None:
         """Queue files and folders; a folder keeps its name."""
-
-        def attach(client: MlflowClient, run_id: str) -> None:
-            for path in paths:
-                if path.is_dir():
-                    client.log_artifacts(run_id, str(path), artifact_path=path.name)
-                else:
-                    client.log_artifact(run_id, str(path))
-
-        self._put(attach)
+        self._put(lambda client, run_id: log_files(client, run_id, paths))
 
     def finish(self, status: EndStatus, *, error: str | None = None) -> None:
         """Write all that is queued and end the run as FINISHED (also one that a monitor stopped), KILLED or FAILED.
@@ -310,6 +306,15 @@ def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> 
         client.log_batch(run_id, params=batch)
 
 
+def log_files(client: MlflowClient, run_id: str, paths: Sequence[Path]) -> None:
+    """Attach files and folders; a folder keeps its name."""
+    for path in paths:
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), artifact_path=path.name)
+        else:
+            client.log_artifact(run_id, str(path))
+
+
 def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
     """Log metrics, as many at once as MLflow takes."""
     from mlflow.entities import Metric
@@ -318,15 +323,17 @@ def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> No
         client.log_batch(run_id, metrics=batch)
 
 
-def log_provenance(client: MlflowClient, run_id: str, provenance: Provenance) -> None:
-    """Name the data set as the run's input."""
+def log_data(client: MlflowClient, run_id: str, task: Task) -> None:
+    """Name the data set as the run's input, with the number of rows of each split."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    provenance = task.provenance
     source = {"location": provenance.location, "revision": provenance.revision, "sha256": provenance.sha256}
     dataset = Dataset(
         name=provenance.dataset,
-        digest=(provenance.sha256 or provenance.revision or provenance.location)[:36],
+        digest=(provenance.sha256 or rows_sha256(task.splits))[:36],
         source_type=provenance.kind,
         source=json.dumps(source),
+        profile=json.dumps({"rows": {name: len(rows) for name, rows in task.splits.items()}}),
     )
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])

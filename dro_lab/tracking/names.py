@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dro_lab.types import Provenance
+from dro_lab.types import Row, Task
 
 MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000
 """MLflow's limits in characters."""
@@ -34,21 +36,36 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def run_tags(
-    environment: Mapping[str, Any], *, provenance: Provenance, reward: str, policy: str, seed: int
-) -> dict[str, str]:
-    """The tags of a run, from the content of its ``env.json`` and from what it trains."""
+def run_tags(environment: Mapping[str, Any], *, task: Task, reward: str, policy: str, seed: int) -> dict[str, str]:
+    """The tags of a run, from the content of its ``env.json`` and from what it trains.
+
+    ``data.sha256`` is that of the file, or of the files from the hub; a twin has none. ``data.rows_sha256``, which
+    every run has, tells whether two runs saw the same rows.
+    """
+    provenance = task.provenance
     tags = {
         "git.commit": str(environment["git"]["commit"]),
         "git.dirty": str(environment["git"]["dirty"]),
         "data": str(provenance),
         "data.kind": provenance.kind,
+        **({"data.sha256": provenance.sha256} if provenance.sha256 else {}),
+        "data.rows_sha256": rows_sha256(task.splits),
         "reward": reward,
         "policy": policy,
         "seed": str(seed),
         "command": str(environment["command"]),
     }
     return tags | {f"version.{name}": str(found) for name, found in environment["versions"].items()}
+
+
+def rows_sha256(splits: Mapping[str, Sequence[Row]]) -> str:
+    """SHA-256 of the rows of all splits in order: identifier, prompt and reference, one JSON list a row."""
+    digest = hashlib.sha256()
+    for split, rows in splits.items():
+        for row in rows:
+            prompt = [dict(message) for message in row.prompt]
+            digest.update(json.dumps([split, row.id, prompt, row.reference], sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

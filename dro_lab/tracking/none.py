@@ -8,7 +8,7 @@ from typing import Any
 
 from dro_lab.record import Estimate
 from dro_lab.tracking import EndStatus
-from dro_lab.types import Provenance
+from dro_lab.types import Task
 
 
 class NoTracker:
@@ -23,7 +23,8 @@ class NoTracker:
         experiment: str,
         config: Mapping[str, Any],
         tags: Mapping[str, str],
-        provenance: Provenance,
+        task: Task,
+        files: Sequence[Path] = (),
     ) -> None:
         """Nothing to begin."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-import shutil
 import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,34 +23,30 @@ from dro_lab.record import Estimate
 from dro_lab.record.environment import environment
 from dro_lab.tracking import mlflow as tracking
 from dro_lab.tracking.database import newest_revision
-from dro_lab.tracking.mlflow import MlflowTracker, open_client
-from dro_lab.tracking.names import CUT, MAX_PARAM, clean, flatten, run_tags
+from dro_lab.tracking.mlflow import MlflowTracker
+from dro_lab.tracking.names import CUT, MAX_PARAM, clean, flatten, rows_sha256, run_tags
 from dro_lab.tracking.none import NoTracker
+from dro_lab.types import Provenance, Row, Task
 from tests.record_fixture import PROVENANCE
+from tests.tracking_fixture import empty_database
 
 CONFIG = {"seed": 0, "reward": {"_target_": "dro_lab.rewards.r3.r3", "omega": 2.0}, "list": [1, 2], "empty": {}}
+ROW = Row(id="train-0", prompt=[{"role": "user", "content": "2 + 2?"}], reference="4")
+TASK = Task(
+    name="pararev", provenance=PROVENANCE, splits={"train": [ROW], "test": []}, metric=None, metric_name="facts"
+)
 CONF = Path(__file__).parents[2] / "conf" / "tracking"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's schema: making one takes seconds, copying it does not."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    open_client(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    shutil.copy(template, tmp_path / "mlflow.db")
+def folder(tmp_path: Path) -> Path:
+    empty_database(tmp_path)
     return tmp_path
 
 
 def start(tracker: MlflowTracker | NoTracker, name: str = "run", **changes: object) -> None:
-    tags = run_tags(
-        environment(seeds={"seed": 0}, threads=1), provenance=PROVENANCE, reward="r3", policy="tiny", seed=0
-    )
-    values = {"experiment": "pararev", "config": CONFIG, "tags": tags, "provenance": PROVENANCE}
+    tags = run_tags(environment(seeds={"seed": 0}, threads=1), task=TASK, reward="r3", policy="tiny", seed=0)
+    values = {"experiment": "pararev", "config": CONFIG, "tags": tags, "task": TASK}
     tracker.start(name, **(values | changes))  # type: ignore[arg-type]
 
 
@@ -63,8 +61,9 @@ def test_a_whole_run_is_read_back(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "policy").mkdir()
     (tmp_path / "policy" / "config.json").write_text("{}")
     (tmp_path / "report.html").write_text("<html>")
+    (tmp_path / "config.yaml").write_text("seed: 0")
     tracker = MlflowTracker(folder=str(folder))
-    start(tracker)
+    start(tracker, files=[tmp_path / "config.yaml"])
     for step in range(1500):
         tracker.metrics({"rewards/r3": step / 1500, "loss": math.nan}, step=step)
     tracker.evaluation([Estimate(metric="facts", value=0.5, low=0.4, high=0.6, n=64)], step=0, split="test")
@@ -89,10 +88,15 @@ def test_a_whole_run_is_read_back(folder: Path, tmp_path: Path) -> None:
     assert run.data.metrics["eval/test/greedy/facts"] == 0.7
     (given,) = run.inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.source_type) == ("pararev", "twin")
+    rows = run.data.tags["data.rows_sha256"]
+    assert given.dataset.digest == rows[:36]
+    assert json.loads(given.dataset.profile) == {"rows": {"train": 1, "test": 0}}
+    assert json.loads(given.dataset.source)["revision"] == "generator 1"
+    assert "data.sha256" not in run.data.tags
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     history = client.get_metric_history(run.info.run_id, "rewards/r3")
     assert sorted(point.step for point in history) == list(range(1500))
-    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"report.html", "policy"}
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"config.yaml", "report.html", "policy"}
     assert [item.path for item in client.list_artifacts(run.info.run_id, "policy")] == ["policy/config.json"]
     assert (folder / "mlflow-artifacts").is_dir()
 
@@ -305,3 +309,19 @@ def test_a_deleted_parent_is_refused(folder: Path) -> None:
     client.delete_run(parent)
     with pytest.raises(UserError, match="has no such run"):
         MlflowTracker(folder=str(folder), parent=parent)
+
+
+def test_the_rows_have_a_digest_of_their_own() -> None:
+    line = b'["train", "train-0", [{"content": "2 + 2?", "role": "user"}], "4"]\n'
+    assert rows_sha256(TASK.splits) == hashlib.sha256(line).hexdigest()
+    other = replace(ROW, reference="5")
+    assert rows_sha256({"train": [other]}) != rows_sha256({"train": [ROW]})
+    assert rows_sha256({"train": [ROW, other]}) != rows_sha256({"train": [other, ROW]})
+
+
+def test_a_file_is_named_by_the_sha256_of_its_bytes() -> None:
+    file = Provenance(dataset="jsonl", kind="file", location="rows.jsonl", sha256="ab" * 32)
+    state = environment(seeds={}, threads=1)
+    tags = run_tags(state, task=replace(TASK, provenance=file), reward="r3", policy="tiny", seed=1)
+    assert tags["data.sha256"] == "ab" * 32
+    assert tags["data"] == "jsonl (file: rows.jsonl, sha256 abababababab)"
