@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from dro_lab.console import ONLY_IF_ANY, SHARES, label, table_order
@@ -195,42 +194,6 @@ def teachers(weighted: pd.DataFrame, *, count: int = 3) -> list[Teacher]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeatToken:
-    """A reference token in the heat map, leading space apart: ``heat`` in [0, 1] of the heaviest in its reference."""
-
-    space: str
-    text: str
-    heat: float
-    truth: bool
-    note: str
-
-
-def heat_maps(weighted: pd.DataFrame, *, shown: str = "weight", count: int = 3) -> list[tuple[str, list[HeatToken]]]:
-    """Up to ``count`` references as coloured tokens, spread from the first recorded step to the last.
-
-    ``shown`` is the word for what the column of that name holds.
-    """
-    queries = weighted[["step", "prompt_id"]].drop_duplicates().sort_values("step", kind="stable")
-    maps = []
-    for index in np.unique(np.linspace(0, len(queries) - 1, min(count, len(queries))).round().astype(int)):
-        step, prompt_id = queries.iloc[index]
-        query = weighted[(weighted["step"] == step) & (weighted["prompt_id"] == prompt_id)].sort_values("position")
-        top = query["shown"].max() or 1.0
-        tokens = [
-            HeatToken(
-                space=row.token[: len(row.token) - len(row.token.lstrip())],
-                text=row.token.lstrip(),
-                heat=row.shown / top,
-                truth=row.truth is True or row.truth is np.True_,
-                note=f"{shown} {row.shown:.3f}, sigma {row.sigma:.3f}, mean probability {row.mean_prob:.2f}",
-            )
-            for row in query.itertuples()
-        ]
-        maps.append((f"step {step}, prompt {prompt_id}", tokens))
-    return maps
-
-
 def truth_sentence(weighted: pd.DataFrame, *, shown: str = "weight") -> str:
     """How much of the weight (or what ``shown`` names) lies on the tokens known to matter; "" where nobody knows."""
     known = weighted[weighted["truth"].notna()]
@@ -244,30 +207,45 @@ def truth_sentence(weighted: pd.DataFrame, *, shown: str = "weight") -> str:
     )
 
 
-def pick_rollouts(rollouts: pd.DataFrame, *, count: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rollouts to read: half from the first fifth of the steps, half from the last, each from low to high reward."""
-    steps = np.sort(rollouts["step"].unique())
-    fifth = max(1, len(steps) // 5)
-    early = rollouts[rollouts["step"].isin(steps[:fifth])]
-    late = rollouts[rollouts["step"].isin(steps[-fifth:])] if len(steps) > 1 else rollouts.iloc[:0]
-    each = count // 2 if len(late) else count
-    return _spread(early, each), _spread(late, each)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A line of the table *before -> after*; the intervals are empty where none was measured."""
+
+    words: str
+    before: str
+    after: str
+    before_interval: str = ""
+    after_interval: str = ""
 
 
-def _spread(rollouts: pd.DataFrame, count: int) -> pd.DataFrame:
-    ordered = rollouts.sort_values("reward", kind="stable", na_position="first")
-    places = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
-    return ordered.iloc[np.unique(places)]
-
-
-def comparison(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The table *before -> after* as text."""
+def comparison(summary: Mapping[str, Any], evals: pd.DataFrame | None = None) -> list[Change]:
+    """The table *before -> after* as text, with the intervals of the first and last evaluation in ``evals``."""
     lines = {line["metric"]: line for line in summary["comparison"]}
     rows = []
     for name in table_order(lines):
         line, share = lines[name], name in SHARES
         if "/" in name or (name in ONLY_IF_ANY and not (line["before"] or line["after"])):
             continue  # other splits and decodings have a table of their own
-        words = label(name, samples=summary.get("samples"))
-        rows.append((words, number(line["before"], share=share), number(line["after"], share=share)))
+        before, after = (
+            _around(evals, name, line[end], step=step) for end, step in (("before", 0), ("after", summary["steps"]))
+        )
+        rows.append(
+            Change(
+                words=label(name, samples=summary.get("samples")),
+                before=number(line["before"], share=share),
+                after=number(line["after"], share=share),
+                before_interval=before,
+                after_interval=after,
+            )
+        )
     return rows
+
+
+def _around(evals: pd.DataFrame | None, metric: str, value: float | None, *, step: int) -> str:
+    """The interval that was measured at ``step``; empty where there is none, or it has no width."""
+    if value is None or evals is None or evals.empty:
+        return ""
+    found = evals[(evals["metric"] == metric) & (evals["step"] == step)]
+    if found.empty or not found["low"].astype(float).iloc[-1] < found["high"].astype(float).iloc[-1]:
+        return ""
+    return interval(found.iloc[-1].to_dict(), share=metric in SHARES)

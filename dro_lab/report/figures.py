@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Mapping
@@ -34,11 +35,15 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A figure on the page: its name, its SVG, and what it shows in one sentence (for who cannot see it)."""
+    """A figure on the page: its name, its SVG, and what it shows in one sentence (for who cannot see it).
+
+    ``rules`` are the style rules that the SVG's classes need: the page's policy admits no style attributes.
+    """
 
     name: str
     svg: str
     caption: str
+    rules: Mapping[str, str]
 
 
 def quality_curve(
@@ -142,11 +147,15 @@ def _save(
         figure.savefig(folder / f"{name}.png", facecolor="white")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Curve(name=name, svg=page_svg(buffer.getvalue(), name=name, caption=caption), caption=caption)
+    svg, rules = page_svg(buffer.getvalue(), name=name, caption=caption)
+    return Curve(name=name, svg=svg, caption=caption, rules=rules)
 
 
-def page_svg(svg: str, *, name: str, caption: str) -> str:
-    """matplotlib's SVG file as an element of the page: the page's colours and font, ids of its own, no links."""
+def page_svg(svg: str, *, name: str, caption: str) -> tuple[str, dict[str, str]]:
+    """matplotlib's SVG file as an element of the page: the page's colours and font, ids of its own, no links.
+
+    Its style attributes become classes; the second value holds their rules.
+    """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|\s+xmlns(:xlink)?=\"[^\"]*\"", "", svg, flags=re.S)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
@@ -156,4 +165,13 @@ def page_svg(svg: str, *, name: str, caption: str) -> str:
     svg = svg.replace("'DejaVu Sans'", "system-ui")
     tag, rest = svg.split(">", 1)
     tag = re.sub(r'\s(width|height)="[^"]*"', "", tag)
-    return f'{tag} role="img" aria-label="{escape(caption)}">{rest}'
+    rules: dict[str, str] = {}
+
+    def as_class(found: re.Match[str]) -> str:
+        declarations = found[1].strip().rstrip(";")
+        selector = "f" + hashlib.sha256(declarations.encode()).hexdigest()[:8]
+        rules[f".{selector}"] = declarations
+        return f' class="{selector}"'
+
+    rest = re.sub(r'\s+style="([^"]*)"', as_class, rest)
+    return f'{tag} role="img" aria-label="{escape(caption)}">{rest}', rules

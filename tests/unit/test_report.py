@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -9,11 +12,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dro_lab.record import Estimate, RunRecord
 from dro_lab.record.read import load_run
 from dro_lab.report import content, write_report
 from dro_lab.report.__main__ import main
+from dro_lab.report.heat import heat
+from dro_lab.report.page import embedded
+from dro_lab.report.single import _origin
 from tests.record_fixture import PROVENANCE, step_rows, summary, write_record
 from tests.report_fixture import Page
 
@@ -50,15 +58,31 @@ def test_the_data_are_named(page: Page) -> None:
     assert "default, generator 1" in page.text
 
 
-def test_the_page_needs_no_network_and_runs_no_code(page: Page) -> None:
+def test_the_page_needs_no_network_and_runs_its_own_script_alone(page: Page) -> None:
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "img", "iframe", "object"}
+    assert not names & {"link", "img", "iframe", "object", "form", "base"}
     assert "http://" not in page.source
     assert "https://" not in page.source
     assert "@import" not in page.source
     for _, attributes in page.tags:
-        assert "src" not in attributes
+        assert not {"src", "style"} & set(attributes)
+        assert not any(name.startswith("on") for name in attributes)
         assert attributes.get("href", "#").startswith("#")
+    scripts = [attributes for tag, attributes in page.tags if tag == "script"]
+    assert [script.get("type") for script in scripts] == ["application/json"] * len(page.data) + [None]
+
+
+def test_the_policy_admits_the_one_style_and_the_one_script_of_the_page(page: Page) -> None:
+    (policy,) = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    directives = dict(directive.split(" ", 1) for directive in policy.split("; "))
+    assert directives["default-src"] == "'none'"
+    assert directives["img-src"] == "data:"
+    for directive, pattern in (("style-src", r"<style>(.*?)</style>"), ("script-src", r"<script>(.*?)</script>")):
+        (inline,) = re.findall(pattern, page.source, re.S)
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        assert directives[directive] == f"'sha256-{digest}'"
+    assert "innerHTML" not in page.script
+    assert "eval(" not in page.script
 
 
 def test_ids_are_unique_and_references_within_the_page_resolve(page: Page) -> None:
@@ -93,12 +117,18 @@ def test_the_page_shows_what_a_reader_needs_to_repeat_the_run(page: Page) -> Non
     assert "step 12: in 3 of the last 10 steps no rollout closed its reasoning" in page.text
 
 
-def test_ten_rollouts_are_shown_early_and_late(page: Page) -> None:
-    articles = [attributes for tag, attributes in page.tags if tag == "article"]
-    assert len(articles) == 10
+def test_all_rollouts_are_there_to_browse(page: Page, run: Path) -> None:
+    rollouts = load_run(run).rollouts
     assert "Of 1,280 rollouts on 80 prompts, " in page.text
-    assert "Shown are 10 of them" in page.text
-    assert page.text.index("Early in training") < page.text.index("Late in training")
+    assert "All 1,280 rollouts of rollouts.parquet are here." in page.text
+    for name in ("answer", "reasoning", "prompt", "reference", "prompt_id"):
+        assert page.column("rollouts", name) == rollouts[name].tolist()
+    assert page.column("rollouts", "reward") == pytest.approx(rollouts["reward"].tolist(), abs=1e-3)
+    assert page.column("rollouts", "kept") == ["yes" if kept else "no" for kept in rollouts["kept"]]
+    parts = [[["r3", json.loads(text)["r3"]]] for text in rollouts["parts"]]
+    assert [part[0][1] for part in page.column("rollouts", "parts")] == pytest.approx(
+        [p[0][1] for p in parts], abs=1e-3
+    )
 
 
 def test_model_text_is_escaped(tmp_path: Path) -> None:
@@ -113,36 +143,45 @@ def test_model_text_is_escaped(tmp_path: Path) -> None:
         record.evaluation([estimate], step=0, split='"><script>')
         record.summary(summary(metric=EVIL, notes=[EVIL], before=estimate, status="failed", error=EVIL))
     page = Page(write_report(tmp_path / "run"))
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert [attributes.get("id") for tag, attributes in page.tags if tag == "script"] == [
+        "data-heat",
+        "data-rollouts",
+        None,
+    ]
     assert not any("alert" in (value or "") for _, attributes in page.tags for value in attributes.values())
-    assert page.text.count(EVIL) > 20
-    assert page.source.count("&lt;script&gt;") > 20
+    assert page.text.count(EVIL) > 5
+    assert page.source.count("&lt;script&gt;") > 5
+    assert EVIL not in page.source
+    assert set(page.column("rollouts", "answer")) == {EVIL}
+    assert page.data["heat"]["queries"][0]["query"] == EVIL
 
 
-def test_a_heat_map_reads_as_the_reference(run: Path) -> None:
+@given(st.text() | st.sampled_from(["</script>", "<!--<script>", "]]>", "\u2028\u2029", "&lt;"]))
+def test_embedded_data_say_what_they_said_and_end_no_element(text: str) -> None:
+    written = str(embedded({"key": text}))
+    assert json.loads(written) == {"key": text}
+    assert not set(written) & set("<>&\u2028\u2029")
+
+
+def test_a_heat_map_reads_as_the_reference(run: Path, page: Page) -> None:
     record = load_run(run)
-    maps = content.heat_maps(content.with_weights(record.tokens)[0])
-    assert [title.split(",")[0] for title, _ in maps] == ["step 0", "step 20", "step 39"]
+    data = page.data["heat"]
+    assert data["all"] == len(data["queries"])
     references = set(record.rollouts["reference"])
-    for _, tokens in maps:
-        assert "".join(token.space + token.text for token in tokens) in references
-        assert max(token.heat for token in tokens) == 1
-        assert any(token.truth for token in tokens)
-        assert not all(token.truth for token in tokens)
+    for query in data["queries"]:
+        assert "".join(query["tokens"]) in references
+        assert sum(query["weight"]) == pytest.approx(1, abs=0.01)
+        assert set(query["truth"]) == {0, 1}
+        assert {len(query[name]) for name in ("tokens", "sigma", "weight", "prob", "truth")} == {len(query["tokens"])}
 
 
-def test_rollouts_to_read_span_steps_and_rewards(run: Path) -> None:
-    rollouts = load_run(run).rollouts
-    early, late = content.pick_rollouts(rollouts)
-    assert (len(early), len(late)) == (5, 5)
-    assert early["step"].max() < 8
-    assert late["step"].min() >= 32
-    for part, steps in ((early, range(8)), (late, range(32, 40))):
-        rewards = rollouts[rollouts["step"].isin(steps)]["reward"]
-        assert part["reward"].iloc[0] == rewards.min()
-        assert part["reward"].iloc[-1] == rewards.max()
-    few, none = content.pick_rollouts(rollouts[rollouts["step"] == 0].head(3))
-    assert (len(few), len(none)) == (3, 0)
+def test_heat_maps_are_spread_over_the_run_and_counted(run: Path) -> None:
+    tokens = load_run(run).tokens
+    few = heat(tokens, queries=3)
+    assert few is not None
+    assert [query["step"] for query in few["queries"]] == [0, 20, 39]
+    assert few["all"] == len(tokens[["step", "prompt_id"]].drop_duplicates()) > 3
+    assert heat(tokens.iloc[:0]) is None
 
 
 def test_the_command_writes_the_page_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,8 +198,6 @@ def test_the_command_writes_the_page_again(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_provenance_of_files_and_hubs_is_named() -> None:
-    from dro_lab.report import _origin
-
     file = {"kind": "file", "location": "a.json", "revision": None, "sha256": "0123456789abcdefff"}
     assert _origin(file) == "a.json, sha256 0123456789abcdef…"
     hub = {"kind": "hub", "location": "owner/name", "revision": "abc", "sha256": None}

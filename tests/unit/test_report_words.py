@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from dro_lab.record import Comparison, Estimate, RunRecord
@@ -105,8 +106,16 @@ def test_before_and_after_name_the_samples_and_show_backtracking_that_is_gone(tm
     with RunRecord(tmp_path / "run") as record:
         written = record.summary(summary(comparison=found, samples=16))
     assert content.comparison(written) == [
-        ("quality (mean@16)", "0.25", "0.50"),
-        ("segments that backtrack", "20%", "0%"),
+        content.Change(words="quality (mean@16)", before="0.25", after="0.50"),
+        content.Change(words="segments that backtrack", before="20%", after="0%"),
+    ]
+    evals = pd.DataFrame(
+        [(0, "quality", 0.25, 0.2, 0.31), (40, "quality", 0.5, 0.4, 0.6), (0, "backtracking_share", 0.2, 0.1, 0.3)],
+        columns=["step", "metric", "value", "low", "high"],
+    )
+    assert [(line.before_interval, line.after_interval) for line in content.comparison(written, evals)] == [
+        ("0.20 to 0.31", "0.40 to 0.60"),
+        ("10% to 30%", ""),
     ]
     del written["samples"]  # a record of before there was such a key
-    assert content.comparison(written)[0][0] == "quality"
+    assert content.comparison(written)[0].words == "quality"
