@@ -70,7 +70,7 @@ class Pipeline:
         """Stage A: rewards, then the gate, then the filter; ``state`` as the last step left it."""
         state = state or {}
         sampled = self.reward(groups, stats)
-        _check_rewards(sampled, groups, self.reward.name)
+        check_rewards(sampled, groups, self.reward.name)
         gate, gate_state = self.gate.remember(groups, stats, sampled, state=state.get("gate"))
         filtered, filter_state = self.filter.remember(groups, stats, gate.rewards, state=state.get("filter"))
         remembered = {"gate": gate_state, "filter": filter_state}
@@ -165,7 +165,7 @@ def _as_wide_as(mask_PGC: Tensor, process_PGC: Tensor) -> Tensor:
     return pad(mask_PGC, (0, process_PGC.shape[-1] - mask_PGC.shape[-1]))
 
 
-def _check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
+def check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
     """A user's reward fails here with a sentence, not three calls later with a broadcast.
 
     Raises:

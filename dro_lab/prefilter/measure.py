@@ -45,7 +45,7 @@ def measured(built: Built, settings: dict[str, Any]) -> Iterator[list[tuple[floa
     rows, rollouts = list(built.task.splits["train"]), settings["rollouts"]
     sigma = {key: value for key, value in settings["sigma"].items() if key != "top_share"}
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(built, rows, folder)
+        trainer = sampling_trainer(built, rows, folder)
         for batch in _batches(rows, max(1, settings["batch_size"] // rollouts)):
             completions = trainer.sample(
                 trainer.scoring.prompt_ids(batch),
@@ -61,7 +61,7 @@ def measured(built: Built, settings: dict[str, Any]) -> Iterator[list[tuple[floa
             yield list(zip(spread_P.tolist(), _means(step.quality_PG), strict=True))
 
 
-def _trainer(built: Built, rows: Sequence[Row], folder: str) -> LabTrainer:
+def sampling_trainer(built: Built, rows: Sequence[Row], folder: str) -> LabTrainer:
     """A run's trainer, for its sampling engine."""
     model = load_weights(built.spec)
     ends = model.generation_config.eos_token_id

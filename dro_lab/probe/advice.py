@@ -1,0 +1,322 @@
+"""What the findings come to, in plain language with their evidence. Pure: findings in, sentences out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dro_lab.probe.findings import Findings, RewardFinding
+from dro_lab.probe.measures import Interval
+
+AS_GOOD = 0.05
+"""Rewards whose predicted steps are within this share of the fewest count as equally good: take the simplest."""
+SIMPLE = ("avg_prob", "avg_logprob", "seq_prob", "rouge", "r3", "r3_v1", "mix")
+"""From the simplest on; what is not here comes last."""
+FEW = 16
+"""Queries below which the intervals are all that counts."""
+STARVES, STRICT = 0.9, 0.5
+"""Shares of rejected groups from which on a gate starves training, and is worth a warning."""
+WEAK = 0.3
+"""rho below which even the best reward teaches little."""
+SAME_SHARE = 0.1
+"""Difference of shares from which on a filter is said to choose."""
+DULL = 0.05
+"""sigma_bar below which a query is said to hardly react."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One piece of advice."""
+
+    topic: str  # reward, omega, filter, gate, warning
+    text: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """The recommendation."""
+
+    reward: str | None  # the recommended reward's name; None: none
+    omega: float | None  # where it is R3
+    headline: str
+    points: Sequence[Point]
+    command: str | None  # what to run
+
+
+def advise(findings: Findings) -> Advice:
+    """The recommendation and its evidence."""
+    chosen, headline, reward_points = _reward(findings)
+    omega = None if chosen is None or chosen.omega is None else _omega(findings)
+    points = [
+        *reward_points,
+        *_omega_points(findings),
+        *_filter_points(findings),
+        *_gate_points(findings, chosen),
+        *_warnings(findings),
+    ]
+    if chosen is not None and omega is not None:
+        headline = headline.replace(chosen.title, f"{chosen.name} (omega {omega:g})")
+    return Advice(
+        reward=None if chosen is None else chosen.name,
+        omega=omega,
+        headline=headline,
+        points=points,
+        command=None if chosen is None else _command(findings, chosen, omega),
+    )
+
+
+# ------------------------------------------------------------------------------------------------ which reward
+
+
+def _reward(findings: Findings) -> tuple[RewardFinding | None, str, list[Point]]:
+    rivals = [reward for reward in findings.rewards if reward.computed and not reward.is_label]
+    if findings.quality.name:
+        return _by_label(findings, rivals)
+    return _by_floor(findings, rivals)
+
+
+def _by_label(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[RewardFinding | None, str, list[Point]]:
+    quality = findings.quality
+    if not quality.varied:
+        text = "Nothing can be learnt here: quality does not vary within any group of rollouts."
+        evidence = f"mean quality {_two(quality.mean)} by {quality.name}; each query's rollouts are all equally good"
+        return None, text, [_point("reward", "Take easier or harder queries, or a higher temperature.", evidence)]
+    points = _ceiling(findings)
+    with_signal = [reward for reward in rivals if reward.rho is not None and _above(reward.rho, 0.0)]
+    if not with_signal:
+        shown = ", ".join(f"{reward.title} {_interval(reward.rho)}" for reward in rivals) or "none was computable"
+        return (
+            None,
+            "No reward has signal here.",
+            [
+                *points,
+                _point(
+                    "reward",
+                    "None of them ranks the rollouts as their quality does; training on them would be training on noise.",
+                    f"correlation of group z-scores with {quality.name}: {shown}",
+                ),
+            ],
+        )
+    chosen, best, text = _choose(with_signal)
+    evidence = "; ".join(
+        f"{reward.title} rho {_interval(reward.rho)}, {_steps(reward.steps)} times the steps of the oracle"
+        for reward in rivals
+        if reward.rho is not None
+    )
+    points.insert(0, _point("reward", text, evidence))
+    if best.rho is not None and best.rho.value < WEAK:
+        points.append(
+            _point(
+                "warning",
+                "Even the best reward ranks rollouts poorly: expect slow training, or drift.",
+                f"{best.title} rho {_interval(best.rho)}, the quality's own {_two(quality.oracle)}",
+            )
+        )
+    return chosen, f"Train with {chosen.title}.", points
+
+
+def _by_floor(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[RewardFinding | None, str, list[Point]]:
+    held = [reward for reward in rivals if reward.over_floor is not None]
+    shown = "; ".join(
+        f"{reward.title} {_interval(reward.over_floor)} times its floor, reliability {_two(reward.reliability)}"
+        for reward in held
+    )
+    if not held:
+        text = "Nothing ranks the rewards: there is no quality label and no noise floor."
+        return None, text, [_point("reward", "Give a label (a metric, or an LLM judge).", findings.quality.note)]
+    clear = [reward for reward in held if reward.over_floor is not None and _above(reward.over_floor, 1.0)]
+    if not clear:
+        return (
+            None,
+            "No reward stands above its noise floor here.",
+            [
+                _point(
+                    "reward",
+                    "Against other queries' references the rewards vary as much as against their own: what they see may "
+                    "be chance.",
+                    shown,
+                )
+            ],
+        )
+    chosen, _, text = _choose(clear)
+    caution = (
+        "Without a label this says that the reward reacts to what the reference says, not that it ranks rollouts by "
+        "their quality; an LLM judge on these rows would tell."
+    )
+    return (
+        chosen,
+        f"Train with {chosen.title}, as far as can be told without a quality label.",
+        [_point("reward", text, shown), _point("warning", caution, findings.quality.note)],
+    )
+
+
+def _choose(rewards: Sequence[RewardFinding]) -> tuple[RewardFinding, RewardFinding, str]:
+    """(the recommended, the best, why): the simplest of those that are predicted to be about as fast as the best."""
+    best = min(rewards, key=lambda reward: _or_inf(reward.steps))
+    as_good = [reward for reward in rewards if _or_inf(reward.steps) <= (1 + AS_GOOD) * _or_inf(best.steps)]
+    chosen = min(as_good, key=lambda reward: (_simplicity(reward.name), _or_inf(reward.steps)))
+    if chosen is best:
+        later = [reward for reward in rewards if reward is not best]
+        rest = " No simpler one comes within 5% of its predicted steps." if later else ""
+        return chosen, best, f"{best.title} is predicted to need the fewest steps.{rest}"
+    return (
+        chosen,
+        best,
+        f"{chosen.title} is as good as {best.title}: take the simpler (its predicted steps are "
+        f"{_or_inf(chosen.steps) / _or_inf(best.steps) - 1:.0%} more).",
+    )
+
+
+def _simplicity(name: str) -> int:
+    return SIMPLE.index(name) if name in SIMPLE else len(SIMPLE)
+
+
+def _ceiling(findings: Findings) -> list[Point]:
+    label = next((reward for reward in findings.rewards if reward.is_label), None)
+    if label is None:
+        return []
+    return [
+        _point(
+            "reward",
+            f"{label.title} is the quality itself, the ceiling of this comparison: where it can be had for every "
+            "training row, it needs no reference.",
+            f"rho {_interval(label.rho)}; zero signal in {_share(label.zero_signal)} of the groups",
+        )
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ omega, filter, gate
+
+
+def _omega(findings: Findings) -> float | None:
+    return findings.omega_formula if findings.omega_measured is None else findings.omega_measured
+
+
+def _omega_points(findings: Findings) -> list[Point]:
+    omega = _omega(findings)
+    if omega is None or not findings.omegas:
+        return []
+    notes = [_point("omega", "The closed formula does not hold here.", note) for note in findings.formula_notes]
+    if findings.omega_measured is not None:
+        curve = ", ".join(
+            f"{found.omega:g}: {_two(found.rho.value if found.rho else None)}" for found in findings.omegas
+        )
+        text = f"For R3 take omega {omega:g}, the smallest that is as good as the best."
+        also = f" The formula alone would say {_plain(findings.omega_formula)}."
+        return [_point("omega", text + also, f"measured rho by omega {curve}"), *notes]
+    curve = ", ".join(f"{found.omega:g}: {_two(found.rho_formula)}" for found in findings.omegas)
+    text = f"For R3 the closed formula says omega {omega:g}; nothing here measures it."
+    return [_point("omega", text, f"predicted rho, over the oracle's, by omega {curve}"), *notes]
+
+
+def _filter_points(findings: Findings) -> list[Point]:
+    found = findings.filter
+    tau = "" if found.tau is None else f" at tau {found.tau:.3f}"
+    what = f"filtering={found.name}{tau} keeps {found.kept_share:.0%} of the queries"
+    dull = sum(value < DULL for value in found.sigma_bars) / len(found.sigma_bars)
+    evidence = f"{what}; sigma_bar is below {DULL:g} on {dull:.0%} of them"
+    if found.varied_kept is not None and found.varied_dropped is not None:
+        evidence += (
+            f"; quality varies on {found.varied_kept:.0%} of those it keeps and {found.varied_dropped:.0%} of those "
+            "it drops"
+        )
+        if found.varied_dropped <= found.varied_kept - SAME_SHARE:
+            return [_point("filter", f"A variance filter is worth it: {_use(findings)}.", evidence)]
+        return [
+            _point("filter", "Leave the filter out: what it would drop teaches as often as what it keeps.", evidence)
+        ]
+    if found.kept_share == 1:
+        return [_point("filter", "The filter would drop nothing.", evidence)]
+    if dull > SAME_SHARE:
+        return [_point("filter", f"Some queries hardly react to the reasoning: {_use(findings)}.", evidence)]
+    return [_point("filter", "Nearly every query reacts to the reasoning: no filter is needed.", evidence)]
+
+
+def _use(findings: Findings) -> str:
+    found = findings.filter
+    return f"filtering={found.name}" if found.tau is None else f"filtering={found.name} filtering.tau={found.tau:.3f}"
+
+
+def _gate_points(findings: Findings, chosen: RewardFinding | None) -> list[Point]:
+    if not findings.gate:
+        return []
+    judged = [reward for reward in findings.rewards if reward.gate_rejected is not None]
+    shown = ", ".join(f"{reward.title} {_share(reward.gate_rejected)}" for reward in judged)
+    evidence = f"groups that gating={findings.gate} rejects: {shown}"
+    held = chosen if chosen is not None and chosen.gate_rejected is not None else (judged[0] if judged else None)
+    share = held.gate_rejected if held is not None else None
+    if share is None:
+        return []
+    if share >= STARVES:
+        text = "The gate would starve training; gating.on_reject=floor keeps the groups and lowers failing rollouts."
+        return [_point("gate", text, evidence)]
+    if share >= STRICT:
+        return [_point("gate", "The gate rejects most groups: steps get slow; try gating.on_reject=floor.", evidence)]
+    return [_point("gate", f"The gate admits {1 - share:.0%} of the groups.", evidence)]
+
+
+def _warnings(findings: Findings) -> list[Point]:
+    points = []
+    queries = len(findings.queries)
+    if queries < FEW:
+        points.append(_point("warning", "Few queries: trust the intervals, not the order.", f"{queries} queries"))
+    if findings.cost.truncated > SAME_SHARE:
+        points.append(
+            _point(
+                "warning",
+                "Many completions are cut off: raise rollout.max_completion_length before you compare rewards.",
+                f"{findings.cost.truncated:.0%} of the completions are truncated",
+            )
+        )
+    return points
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+
+def _command(findings: Findings, chosen: RewardFinding, omega: float | None) -> str:
+    keys = [f"dataset={findings.setting['dataset']}", f"reward={chosen.name}"]
+    if omega is not None:
+        keys.append(f"reward.omega={omega:g}")
+    return " ".join(["python -m dro_lab.run", *keys, *findings.setting.get("overrides", ())])
+
+
+def _point(topic: str, text: str, evidence: str) -> Point:
+    return Point(topic=topic, text=text, evidence=evidence)
+
+
+def _above(interval: Interval, bound: float) -> bool:
+    """Whether the interval lies above the bound; the value itself where there is no interval."""
+    return (interval.value if math.isnan(interval.low) else interval.low) > bound
+
+
+def _or_inf(value: float | None) -> float:
+    return math.inf if value is None or math.isnan(value) else value
+
+
+def _two(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _plain(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:g}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.0%}"
+
+
+def _steps(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return "endless" if math.isinf(value) else f"{value:.2f}"
+
+
+def _interval(found: Interval | None) -> str:
+    if found is None or math.isnan(found.value):
+        return "-"
+    if math.isnan(found.low):
+        return f"{found.value:.2f}"
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
