@@ -23,10 +23,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One setting: the curves of every seed by what was tried."""
+    """One setting: the curves of every seed by what was tried, and the level to reach, where there is one."""
 
     title: str
     curves: Mapping[str, Sequence[Curve]]
+    level: float | None = None
 
 
 def draw_curves(
@@ -67,6 +68,8 @@ def draw_curves(
                     axis.plot(*zip(*curve, strict=True), color=colours[label], linewidth=0.6, alpha=0.35)
                 mean = seed_average(dict(enumerate(curves)))
                 axis.plot(*zip(*mean, strict=True), color=colours[label], linewidth=2, label=label)
+            if panel.level is not None:
+                axis.axhline(panel.level, color="0.4", linewidth=0.8, linestyle="--")
             axis.set(title=panel.title, xlabel="training step", ylim=ylim or (0, None))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 8, 10]))
         for row in axes:

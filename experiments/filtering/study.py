@@ -40,6 +40,12 @@ LEVELS = (0.6, 0.7, 0.8)
 WINDOW = 3
 OFF = "off"
 FILTERS = (OFF, "dynamic", "dynamic, refill", *(f"static {share:g}" for share in SHARES))
+QUICK, QUICK_FILTERS, QUICK_STEPS = "quick", FILTERS[:2], 24
+
+
+def home(root: Path) -> Path:
+    """Where page, figure and archive go: beside this file; with the runs under ``--quick``."""
+    return root if root.name == QUICK else HERE
 
 
 def prefilter_file(root: Path, share: float, seed: int) -> Path:
@@ -69,15 +75,20 @@ def overrides(root: Path, name: str, seed: int) -> list[str]:
 
 
 def archive_of(root: Path) -> Archive:
-    return Archive(HERE / "runs.jsonl", root)
+    return Archive(home(root) / "runs.jsonl", root)
 
 
 def folder_of(root: Path, name: str, seed: int) -> Path:
     return root / f"{name.replace(', ', '_').replace(' ', '_')}_s{seed}"
 
 
+def filters_of(root: Path) -> tuple[str, ...]:
+    return QUICK_FILTERS if root.name == QUICK else FILTERS
+
+
 def jobs(root: Path, seeds: Sequence[int]) -> list[Job]:
     """Seed by seed, so that an interrupted study has whole seeds."""
+    shorter = [f"steps={QUICK_STEPS}"] if root.name == QUICK else []
     return [
         Job(
             folder=folder_of(root, name, seed),
@@ -85,17 +96,19 @@ def jobs(root: Path, seeds: Sequence[int]) -> list[Job]:
                 "+experiments=filtering",
                 *overrides(root, name, seed),
                 f"dataset.sizes.train={ROWS}",
+                *shorter,
                 f"seed={seed}",
             ],
         )
         for seed in seeds
-        for name in FILTERS
+        for name in filters_of(root)
     ]
 
 
 def markdown(root: Path, seeds: Sequence[int]) -> str:
     """The results page."""
-    runs = {name: finished_runs([folder_of(root, name, seed) for seed in seeds], archive_of(root)) for name in FILTERS}
+    archive = archive_of(root)
+    runs = {name: finished_runs([folder_of(root, name, seed) for seed in seeds], archive) for name in filters_of(root)}
     curves = {name: [evaluated(run, "quality") for run in of_seeds] for name, of_seeds in runs.items()}
     final = {name: [curve[-1][1] for curve in of_seeds] for name, of_seeds in curves.items()}
     reached = {
@@ -123,10 +136,11 @@ def markdown(root: Path, seeds: Sequence[int]) -> str:
     note = (
         "Steps: medians over seeds of the first evaluation whose mean of the last 3 reaches the level (a dash: the "
         "median run never did), in brackets off's median over this one with its interval. Out of distribution: on "
-        "problems with one turn more than training ever draws. Static kept: "
-        + "; ".join(f"{share:g}: {_kept(root, share, seeds)}" for share in SHARES)
-        + f" (of {ROWS} rows, {REST:.0%} of the rest added)."
+        "problems with one turn more than training ever draws."
     )
+    if root.name != QUICK:
+        kept = "; ".join(f"{share:g}: {_kept(root, share, seeds)}" for share in SHARES)
+        note += f" Static kept: {kept} (of {ROWS} rows, {REST:.0%} of the rest added)."
     lines = [*head("Results", command=COMMAND, seeds=seeds, runs=everything), *table(columns, rows), note]
     return "\n".join(lines) + "\n"
 
@@ -154,17 +168,24 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--outputs", type=Path, default=Path("outputs/filtering"))
+    parser.add_argument("--tables-only", action="store_true", help="write the table and figure of what is finished")
+    parser.add_argument("--quick", action="store_true", help="two seeds of two filters, shorter; page with the runs")
     arguments = parser.parse_args()
     seeds, root = [int(seed) for seed in arguments.seeds.split(",")], arguments.outputs
-    prefilter(root, seeds)
-    run_all(jobs(root, seeds), workers=arguments.workers, archive=archive_of(root))
+    if arguments.quick:
+        seeds, root = seeds[:2], root / QUICK
+    else:
+        prefilter(root, seeds)
+    if not arguments.tables_only:
+        run_all(jobs(root, seeds), workers=arguments.workers, archive=archive_of(root))
     text = markdown(root, seeds)
-    (HERE / "results.md").write_text(text)
+    page, archive = home(root), archive_of(root)
+    (page / "results.md").write_text(text)
     curves = {
-        name: quality_curves([folder_of(root, name, seed) for seed in seeds], archive_of(root)) for name in FILTERS
+        name: quality_curves([folder_of(root, name, seed) for seed in seeds], archive) for name in filters_of(root)
     }
     panels = [Panel(title="ParaRev twin, 2 to 4 turns", curves=curves)]
-    draw_curves(panels, HERE / "curves.png", HERE / "curves.csv", ylabel="held-out quality")
+    draw_curves(panels, page / "curves.png", page / "curves.csv", ylabel="held-out quality")
     print(text)
 
 

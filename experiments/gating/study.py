@@ -48,8 +48,21 @@ class Setting:
         return f"{self.share:.0%} skip, bonus {self.bonus:g}"
 
 
+QUICK = "quick"
+
+
+def home(root: Path) -> Path:
+    """Where page, figure and archive go: beside this file; with the runs under ``--quick``."""
+    return root if root.name == QUICK else HERE
+
+
+def gates_of(root: Path) -> tuple[str, ...]:
+    """The gates that are compared: all of them; the first and the last under ``--quick``."""
+    return (*GATES,)[:: 2 if root.name == QUICK else 1]
+
+
 def archive_of(root: Path) -> Archive:
-    return Archive(HERE / "runs.jsonl", root)
+    return Archive(home(root) / "runs.jsonl", root)
 
 
 def folder_of(root: Path, setting: Setting, reward: str, gate: str, seed: int) -> Path:
@@ -74,7 +87,7 @@ def jobs(root: Path, seeds: Sequence[int], settings: Sequence[Setting]) -> list[
         for seed in seeds
         for setting in settings
         for reward in REWARDS
-        for gate in GATES
+        for gate in gates_of(root)
     ]
 
 
@@ -99,7 +112,7 @@ def markdown(root: Path, seeds: Sequence[int], settings: Sequence[Setting]) -> s
     for setting in settings:
         rows = []
         for reward in REWARDS:
-            for gate in GATES:
+            for gate in gates_of(root):
                 runs = finished_runs([folder_of(root, setting, reward, gate, seed) for seed in seeds], archive_of(root))
                 everything += runs
                 rows.append(_row(reward, gate, runs))
@@ -136,6 +149,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--outputs", type=Path, default=Path("outputs/gating"))
     parser.add_argument("--tables-only", action="store_true", help="write the table and figure of what is finished")
+    parser.add_argument("--quick", action="store_true", help="two seeds of one policy; the page goes to the runs")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     settings = [
@@ -144,12 +158,14 @@ def main() -> None:
         for share in arguments.shares.split(",")
     ]
     root = arguments.outputs
+    if arguments.quick:
+        seeds, settings, root = seeds[:2], [Setting(share=0.2, bonus=0.4)], root / QUICK
     if not arguments.tables_only:
         for setting in settings:
             policies.build(setting.share, setting.bonus, root / "policies" / setting.name)
         run_all(jobs(root, seeds, settings), workers=arguments.workers, archive=archive_of(root))
     text = markdown(root, seeds, settings)
-    (HERE / "results.md").write_text(text)
+    (home(root) / "results.md").write_text(text)
     panels = [
         Panel(
             title=str(setting),
@@ -158,12 +174,12 @@ def main() -> None:
                     [folder_of(root, setting, reward, gate, seed) for seed in seeds], archive_of(root)
                 )
                 for reward in REWARDS
-                for gate in GATES
+                for gate in gates_of(root)
             },
         )
         for setting in settings
     ]
-    draw_curves(panels, HERE / "curves.png", HERE / "curves.csv", ylabel="held-out quality", columns=3)
+    draw_curves(panels, home(root) / "curves.png", home(root) / "curves.csv", ylabel="held-out quality", columns=3)
     print(text)
 
 

@@ -50,7 +50,7 @@ def measure(preset: str) -> dict[str, Any]:
             name: compose("config", [*overrides, f"dataset.twin.preset={preset}"])
             for name, overrides in REWARDS.items()
         }
-    step, tokenizer = _rollouts(configs["r3_w2"])
+    step, tokenizer = sampled_step(configs["r3_w2"])
     groups, stats = step.scored.groups, step.stats_for_reports
     quality = step.quality_PG.double().numpy()
     correlation = {}
@@ -76,7 +76,8 @@ def measure(preset: str) -> dict[str, Any]:
     }
 
 
-def _rollouts(cfg: Any) -> tuple[ScoredStep, Any]:
+def sampled_step(cfg: Any, *, prompts: int = PROMPTS, rollouts: int = ROLLOUTS) -> tuple[ScoredStep, Any]:
+    """Fresh rollouts of a configuration's policy on its first training rows, scored for R3, and the tokenizer."""
     spec = policy_spec(cfg.model)
     tokenizer, task = load_tokenizer(spec), load_task(cfg)
     model = load_weights(spec).eval()
@@ -92,9 +93,9 @@ def _rollouts(cfg: Any) -> tuple[ScoredStep, Any]:
         verdicts=lambda groups: judged.verdicts(groups, judge),
         chat_template_kwargs=spec.chat_template_kwargs,
     )
-    rows = list(task.splits["train"][:PROMPTS])
-    completions = sample(model, tokenizer, scoring.prompt_ids(rows), ROLLOUTS, cfg.rollout.max_completion_length)
-    scored = scoring.score(model, rows, completions, group_size=ROLLOUTS, step=0, progress=0.0, held_out=True)
+    rows = list(task.splits["train"][:prompts])
+    completions = sample(model, tokenizer, scoring.prompt_ids(rows), rollouts, cfg.rollout.max_completion_length)
+    scored = scoring.score(model, rows, completions, group_size=rollouts, step=0, progress=0.0, held_out=True)
     return scored, tokenizer
 
 

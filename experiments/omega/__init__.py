@@ -1,0 +1,1 @@
+"""R3's sharpness: where does it help, where does it hurt?"""
