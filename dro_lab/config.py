@@ -7,16 +7,18 @@ must stay fast.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
 from dro_lab.evaluation.settings import check_objective, evaluation_settings
+from dro_lab.sweep import config as sweep_config  # noqa: F401  (makes hydra/sweeper=dro_lab known)
 
 GROUPS = (
     "reward",
@@ -86,6 +88,20 @@ ConfigStore.instance().store(
     ),
     provider="dro_lab",
 )
+
+
+def chosen_names(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, str]:
+    """The chosen option of each group; written into the configuration, so that a repeated run keeps them.
+
+    Args:
+        choices: Hydra's `runtime.choices`.
+    """
+    given = OmegaConf.to_container(cfg.names) if "names" in cfg else {}
+    assert isinstance(given, dict)
+    names = {group: str(given.get(group) or choices.get(group) or group) for group in GROUPS}
+    with open_dict(cfg):
+        cfg.names = {group: names[group] for group in GROUPS}
+    return names
 
 
 def check(cfg: DictConfig) -> None:

@@ -29,6 +29,7 @@ from dro_lab.judges.protocol import Judge
 from dro_lab.judges.quality import asked_once, quality
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
+from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
 from dro_lab.training.observer import RunObserver
@@ -65,13 +66,14 @@ class Outcome:
         return self.summary.objective if self.summary.objective is not None else math.nan
 
 
-def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
+def run(cfg: DictConfig, names: Mapping[str, str], folder: Path, trial: RunTrial = ALONE) -> Outcome:
     """Run one job.
 
     Args:
         cfg: the composed configuration, past `dro_lab.config.check`.
         names: the chosen option of each group.
         folder: the run's folder.
+        trial: the sweep's trial that this run is.
 
     Raises:
         UserError: bad input, before any training.
@@ -88,7 +90,7 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Outcome:
         environment = record.environment(
             seeds={"seed": cfg.seed, "evaluation": built.evaluation.seed}, threads=torch.get_num_threads()
         )
-        run_ = Run(cfg, built, record, console, clock, environment)
+        run_ = Run(cfg, built, record, console, clock, environment, trial)
         record.summary(run_.summary("running"))
         try:
             run_.go(model)
@@ -134,6 +136,7 @@ class Run:
         console: RunConsole,
         clock: PartClock,
         environment: Mapping[str, Any],
+        trial: RunTrial = ALONE,
     ) -> None:
         self.cfg, self.built, self.record, self.console, self.clock = cfg, built, record, console, clock
         self.environment = environment
@@ -155,6 +158,7 @@ class Run:
             every=built.evaluation.every,
             planned=cfg.steps,
             token_rows=built.evaluation.token_rows,
+            trial=trial,
         )
 
     def prepare(self, model: PreTrainedModel | None = None) -> LabTrainer:

@@ -16,13 +16,15 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from dro_lab.config import GROUPS, check
+from dro_lab.config import check, chosen_names
 from dro_lab.errors import UserError
 from dro_lab.explain import HELP, explain
 from dro_lab.judges.keys import refuse_keys
+from dro_lab.sweep.plugin import register
+from dro_lab.sweep.trial import current_trial, job_mark
 
 CONF = Path(__file__).resolve().parents[1] / "conf"  # absolute: found also when `main` is imported, not run with -m
 FAILED = 1
@@ -36,6 +38,7 @@ def main() -> None:
     """The command line. Bad input ends in one message and status 2, Ctrl-C in status 130, a bug in its traceback."""
     try:
         refuse_keys(sys.argv[1:])  # before Hydra: it writes every override into the run's folder
+        register()
         with _hydra_raises():
             job()
     except KeyboardInterrupt:
@@ -55,12 +58,22 @@ def main() -> None:
 @hydra.main(config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> float:
     """Run one job; returns the objective to Hydra (for sweeps)."""
+    searched = job_mark() is not None  # a trial's failure is the sweep's to write down, and does not end it
     try:
         return _job(cfg)
     except UserError as error:
+        if searched:
+            raise
         _refuse(str(error))
     except OmegaConfBaseException as error:
-        _refuse(explain(error) or str(error))
+        message = explain(error) or str(error)
+        if searched:
+            raise UserError(message) from error
+        _refuse(message)
+    except SystemExit as error:
+        if searched:
+            raise RuntimeError(f"the run left with exit status {error.code}") from error
+        raise
 
 
 def _job(cfg: DictConfig) -> float:
@@ -70,22 +83,14 @@ def _job(cfg: DictConfig) -> float:
             f"hydra.run.dir={folder} already holds a run, and a record is never overwritten. "
             "Give another folder, or remove this one."
         )
-    names = _names(cfg)
+    names = chosen_names(cfg, HydraConfig.get().runtime.choices)
     check(cfg)
+    trial = current_trial(cfg.objective)
     from dro_lab import lab
 
-    return lab.run(cfg, names, folder).objective
-
-
-def _names(cfg: DictConfig) -> dict[str, str]:
-    """The chosen option of each group; written into the configuration, so that a repeated run keeps them."""
-    choices = HydraConfig.get().runtime.choices
-    given = OmegaConf.to_container(cfg.names) if "names" in cfg else {}
-    assert isinstance(given, dict)
-    names = {group: str(given.get(group) or choices.get(group) or group) for group in GROUPS}
-    with open_dict(cfg):
-        cfg.names = {group: names[group] for group in GROUPS}
-    return names
+    objective = lab.run(cfg, names, folder, trial).objective
+    trial.end()
+    return objective
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from dro_lab.pipeline import step_metrics
 from dro_lab.record import RunRecord
 from dro_lab.record.rows import answer_rows, rollout_rows, token_rows
 from dro_lab.record.summary import Alarm
+from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.training.clock import PartClock
 from dro_lab.training.rollouts import ScoredStep
 from dro_lab.types import RolloutGroups
@@ -42,6 +43,7 @@ class RunObserver(TrainerCallback):
         watch: the health monitors.
         measures: of each step's rollouts, for the log and the monitors.
         counts: the judge's counts since the start, for the log.
+        trial: the sweep's trial that the run is; it may stop the run at an evaluation.
         every: steps between evaluations.
         extras_every: whether each evaluation has greedy answers and further splits, or the first and last alone.
         planned: optimizer steps of the run.
@@ -60,11 +62,12 @@ class RunObserver(TrainerCallback):
     extras_every: bool = False
     measures: Sequence[Measure] = (answer_metrics,)
     counts: Callable[[], Mapping[str, float]] = dict
+    trial: RunTrial = ALONE
     evaluations: list[Evaluation] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
     steps_done: int = 0
     empty_steps: int = 0  # in which gate, filter and masks left nothing to learn from: no update was made
-    stopped: str | None = None  # why a monitor ended the training
+    stopped: str | None = None  # why a monitor or the sweep ended the training
     _held_out: Mapping[str, float] = field(default_factory=dict)  # what monitors know of the last evaluation
     _training_since: float = 0.0
     _sampled: Counter[str] = field(default_factory=Counter)  # rollouts and tokens since the start
@@ -185,7 +188,15 @@ class RunObserver(TrainerCallback):
                 "eval/quality/start": base.estimates["quality"].value,
             }
             self._raise(step, self.watch(self._held_out))
+            self._ask_trial(step, evaluation)
         return evaluation
+
+    def _ask_trial(self, step: int, evaluation: Evaluation) -> None:
+        """A sweep may stop the run where it is behind; at the last step there is nothing left to stop."""
+        if self.stopped is None and step < self.planned:
+            self.stopped = self.trial.report(step, evaluation)
+            if self.stopped is not None:
+                self.console.say(f"stop     {self.stopped}")
 
     def _complete_last(self) -> None:
         """Give the last evaluation the parts that it was made without: training ended where it was not to be known."""

@@ -24,6 +24,7 @@ from tests.cli_fixture import run_main
 
 OPTIONS = sorted(f"{path.parent.name}/{path.stem}" for path in CONF.glob("*/*.yaml"))
 FOLDERS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+ADDED = ("experiments", "sweep")  # groups that a run has no option of by default
 ROWS = {
     "jsonl": [{"prompt": f"p{i}", "reference": f"r{i}"} for i in range(40)],
     "finqa": [{"id": f"q{i}", "question": f"q{i}", "context": f"page {i}", "exe_ans": float(i)} for i in range(40)],
@@ -33,7 +34,7 @@ ROWS = {
 def overrides(option: str) -> list[str]:
     """What chooses an option on the command line."""
     group, name = option.split("/")
-    return [f"+{group}={name}" if group == "experiments" else f"{group}={name}"]
+    return [f"+{group}={name}" if group in ADDED else f"{group}={name}"]
 
 
 def function(cfg: Any, group: str, name: str, folder: Path) -> None:
@@ -88,7 +89,7 @@ def checked(cfg: Any, group: str, name: str, folder: Path) -> None:
 
 BUILD: dict[str, Callable[[Any, str, str, Path], None]] = {
     **dict.fromkeys(("reward", "gating", "filtering", "advantage", "judge"), function),
-    **dict.fromkeys(("rollout", "scorer", "evaluation", "scale", "experiments"), checked),
+    **dict.fromkeys(("rollout", "scorer", "evaluation", "scale", *ADDED), checked),
     "dataset": data,
     "algorithm": trl,
     "model": model,
@@ -185,7 +186,7 @@ def test_help_has_one_line_on_every_group_and_no_other(help_text: str) -> None:
     listed = help_text.split("(override with group=option) ==\n")[1].split("\n\n")[0]
     lines = dict(re.fullmatch(r"(\w+) +(\S.+)", line).groups() for line in listed.splitlines())  # type: ignore[union-attr]
     assert sorted(lines) == FOLDERS
-    assert sorted([*GROUPS, "experiments"]) == FOLDERS
+    assert sorted([*GROUPS, *ADDED]) == FOLDERS
 
 
 def test_help_names_every_option(help_text: str) -> None:
@@ -207,7 +208,8 @@ def test_help_and_listing_import_nothing_heavy(flag: str) -> None:
         "from dro_lab.run import main\n"
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code\n"
-        "heavy = {'torch', 'transformers', 'trl', 'mlflow', 'datasets', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'trl', 'mlflow', 'datasets', 'pandas', 'matplotlib', 'optuna'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
     )
     ended = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, timeout=60, check=False)

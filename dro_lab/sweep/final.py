@@ -1,0 +1,131 @@
+"""The winner runs again with fresh seeds on the test split; only these numbers are reported.
+
+Trials were compared on validation with one seed, so the best of them is partly luck: its own value is too high.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from filelock import FileLock, Timeout
+from optuna.trial import FrozenTrial, TrialState
+
+from dro_lab.errors import UserError
+from dro_lab.sweep.ledger import Ending, Ledger, ending_of_record
+
+FIRST_SEED = 1000
+"""Fresh seeds are counted from here, those of the search left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalRun:
+    """One run of the winner."""
+
+    seed: int
+    name: str
+    place: str  # below the sweep's folder
+
+    @property
+    def overrides(self) -> list[str]:
+        return [f"seed={self.seed}", "evaluation.split=test"]
+
+
+class Final:
+    """The runs of the winner, those that were done left out.
+
+    Args:
+        seeds: how many runs.
+        used: the seeds of the search.
+
+    Raises:
+        UserError: no trial finished, so there is no winner.
+    """
+
+    def __init__(self, ledger: Ledger, *, seeds: int, used: Collection[int]) -> None:
+        self.ledger = ledger
+        if not ledger.progress().complete:
+            raise UserError(
+                "the sweep has no winner: none of its trials finished. sweep folder's trials.csv says why each failed; "
+                "give more trials (hydra.sweeper.n_trials), or begin anew with hydra.sweeper.study_name=NAME"
+            )
+        self.winner: FrozenTrial = ledger.study.best_trial
+        self.seeds = fresh_seeds(seeds, used)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether this process is the only one about it; while it is, no other is."""
+        lock = FileLock(self.ledger.folder / ".locks" / "test")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def groups(self, size: int) -> Iterator[list[FinalRun]]:
+        """The runs that are missing, ``size`` at a time."""
+        missing = [seed for seed in self.seeds if self._value(seed) is None]
+        for start in range(0, len(missing), size):
+            yield [self._next(seed) for seed in missing[start : start + size]]
+
+    def settle(self, run: FinalRun, ending: Ending) -> None:
+        """Keep a run's value.
+
+        Raises:
+            UserError: the run failed.
+        """
+        if ending.state is not TrialState.COMPLETE:
+            raise UserError(
+                f"the winner's run with seed={run.seed} on the test split failed: {ending.error} Mend that; the same "
+                "command runs what is missing"
+            )
+        self.ledger.study.set_user_attr(self._key(run.seed), ending.value)
+
+    def values(self) -> dict[int, float]:
+        """The objective on the test split by seed."""
+        found = {seed: self._value(seed) for seed in self.seeds}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def _key(self, seed: int) -> str:
+        return f"test trial {self.winner.number} seed {seed}"
+
+    def _places(self, seed: int) -> Iterator[str]:
+        base = f"test/trial_{self.winner.number:03d}_s{seed}"
+        yield base
+        attempt = 1
+        while True:
+            attempt += 1
+            yield f"{base}_{attempt}"
+
+    def _value(self, seed: int) -> float | None:
+        """What is known of a run: told by the study, or by the record of one that was cut off behind its end."""
+        if (known := self.ledger.study.user_attrs.get(self._key(seed))) is not None:
+            return float(known)
+        for place in self._places(seed):
+            if not (folder := self.ledger.folder / place).exists():
+                return None
+            ending = ending_of_record(folder, self.ledger.objective)
+            if ending is not None and ending.state is TrialState.COMPLETE:
+                return ending.value
+        return None
+
+    def _next(self, seed: int) -> FinalRun:
+        """The run in a folder of its own: a record is never overwritten."""
+        place = next(place for place in self._places(seed) if not (self.ledger.folder / place).exists())
+        return FinalRun(seed=seed, name=f"test_{self.winner.number:03d}_s{seed}", place=place)
+
+
+def fresh_seeds(count: int, used: Collection[int]) -> list[int]:
+    """The first ``count`` seeds from `FIRST_SEED` on that were not used."""
+    found: list[int] = []
+    seed = FIRST_SEED
+    while len(found) < count:
+        if seed not in used:
+            found.append(seed)
+        seed += 1
+    return found
