@@ -2,8 +2,8 @@
 
 Where a twin's references are longer than that (ParaRev's and RaR-Medicine's), a policy goes on from the shipped one
 with the last phase of the warm start on references of `LENGTH` tokens; the other twins' shipped policies are short
-already. ``python -m experiments.short_policies`` builds the four (two to three minutes each on one core) and prints
-what they do before any training.
+already. ``python -m experiments.short_policies`` builds the four (two to four minutes each on one core) and prints
+what they do before any training. A policy that misses the twin's guards is refused.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from dro_lab.data.twins.knobs import preset, shown
 from dro_lab.data.twins.protocol import twin
 from dro_lab.models import shipped_policy
 from dro_lab.policy import build as policy
+from dro_lab.policy.guards import limits_of
 from dro_lab.policy.warmstart import Phase, budget
 
 LENGTH = 44
 """Tokens of a reference; two distractors, the end of sequence and the space before the answer come on top: 48."""
 STEPS_SCALE = 1.5
-"""Of the phase ``tune``: another length and another rule for the marks are more to learn than another style."""
+"""Of the phase ``tune``: another length is more to learn than another style."""
 ROOT = Path("outputs/short_policies")
 
 
@@ -37,6 +38,8 @@ class Testbed:
     dataset: str
     twin: str
     knobs: Mapping[str, Any] = field(default_factory=dict)
+    chains: int = 0
+    """Steps of the phase ``chains`` before the last one, where the rule for the marks is a new one too."""
 
     @property
     def name(self) -> str:
@@ -57,7 +60,9 @@ class Testbed:
 
 
 PARAREV = Testbed(dataset="pararev", twin="pararev", knobs={"reference_length": LENGTH})
-INDEPENDENT = Testbed(dataset="pararev", twin="pararev", knobs={"reference_length": LENGTH, "independent": True})
+INDEPENDENT = Testbed(
+    dataset="pararev", twin="pararev", knobs={"reference_length": LENGTH, "independent": True}, chains=250
+)
 DISTRACTORS = Testbed(dataset="pararev", twin="pararev", knobs={"reference_length": LENGTH, "distractors": 2})
 RAR_MEDICINE = Testbed(dataset="rar_medicine", twin="rar_medicine", knobs={"reference_length": LENGTH})
 CONTRACT_NLI = Testbed(dataset="contract_nli", twin="contract_nli")
@@ -66,13 +71,15 @@ MATHS = Testbed(dataset="gsm8k", twin="maths")
 BUILT = (PARAREV, INDEPENDENT, DISTRACTORS, RAR_MEDICINE)
 
 
-def phases_of(bed: Testbed, *, steps_scale: float = STEPS_SCALE) -> list[Phase]:
+def phases_of(bed: Testbed) -> list[Phase]:
     """The warm start's phases after the shipped policy's own."""
-    return [replace(phase, steps=round(phase.steps * steps_scale)) for phase in budget(twin(bed.twin), "tune")]
+    (last,) = budget(twin(bed.twin), "tune")
+    first = [replace(last, name="chains", steps=bed.chains)] if bed.chains else []
+    return [*first, replace(last, steps=round(last.steps * STEPS_SCALE))]
 
 
 def built(bed: Testbed, folder: Path) -> bool:
-    """Whether the folder holds the policy of these knobs, of this version of the twin and of this recipe."""
+    """Whether the folder holds the policy of these knobs, version of the twin and recipe, and it meets the guards."""
     if not (folder / "build.json").is_file():
         return False
     record = json.loads((folder / "build.json").read_text(encoding="utf-8"))
@@ -83,7 +90,9 @@ def built(bed: Testbed, folder: Path) -> bool:
         "knobs": asdict(preset(made_for, "default", **bed.knobs)),
         "phases": [asdict(phase) for phase in phases_of(bed)],
     }
-    return {key: record.get(key) for key in wanted} == wanted
+    if {key: record.get(key) for key in wanted} != wanted:
+        return False
+    return all(low <= record["guards"][name] <= high for name, (low, high) in limits_of(made_for).items())
 
 
 def build(bed: Testbed, root: Path = ROOT) -> None:
