@@ -1,0 +1,120 @@
+"""The plan of a run: computed from its configuration, printed as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from dro_lab.models import policy_spec
+from dro_lab.plan import flops
+from dro_lab.plan.flops import Work
+from dro_lab.plan.memory import Setting, parts, peak
+from dro_lab.plan.settings import Question, setting_of, work_of
+from dro_lab.plan.shape import ModelShape, shape_of
+from dro_lab.plan.speed import GPUS, Gpu, seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would take on the device that was asked about."""
+
+    model: str
+    shape: ModelShape
+    work: Work
+    setting: Setting
+    question: Question
+    memory: Mapping[str, int]  # bytes on one device by part
+    flops: Mapping[str, int]  # of a step on all devices by part
+    seconds: Mapping[str, float]  # of a step by part
+
+    @property
+    def gpu(self) -> Gpu:
+        return GPUS[self.question.gpu]
+
+    @property
+    def peak(self) -> tuple[str, int]:
+        """The phase that needs most memory on one device, and its bytes."""
+        return peak(dict(self.memory))
+
+    @property
+    def fits(self) -> bool:
+        return self.peak[1] <= self.gpu.memory
+
+
+def plan(cfg: DictConfig, question: Question) -> Plan:
+    """Compute the plan.
+
+    Raises:
+        UserError: the model's configuration cannot be read, or the batch is no whole number of groups.
+    """
+    spec = policy_spec(cfg.model, dataset=str(cfg.dataset.get("name") or "") or None)
+    shape = shape_of(spec.path, revision=spec.revision)
+    work, setting = work_of(cfg, question), setting_of(cfg, question)
+    return Plan(
+        model=spec.name,
+        shape=shape,
+        work=work,
+        setting=setting,
+        question=question,
+        memory=parts(shape, work, setting),
+        flops={
+            "sampling": flops.sampling(shape, work),
+            "scoring": flops.scoring(shape, work),
+            "training": flops.training(shape, work),
+        },
+        seconds=seconds(shape, work, setting, GPUS[question.gpu], question.reached),
+    )
+
+
+def show(found: Plan, console: Console, *, steps: int) -> None:
+    """Print the plan: memory by part, the step's tokens, FLOPs and time, and what the numbers assume."""
+    work, setting, question, shape = found.work, found.setting, found.question, found.shape
+    say = console.print
+    devices = "1 device" if setting.devices == 1 else f"{setting.devices} devices, weights {_split(setting)}"
+    say(f"model    {found.model}: {shape.parameters / 1e9:.3g} B parameters, {shape.layers} layers, {setting.dtype}")
+    say(f"device   {question.gpu}, {devices}; computes in {setting.compute}")
+    say(
+        f"step     {work.prompts} prompts x {work.group} rollouts; {work.sampled_tokens:,} tokens sampled, "
+        f"{work.trained_tokens:,} trained on (prompt {work.prompt}, completion {work.completion}, reference "
+        f"{work.reference} tokens" + (f", {work.prefixes} prefixes" if work.prefixes else "") + ")"
+    )
+    table = Table(box=None, pad_edge=False, header_style="")
+    for column in ("memory of one device", "GiB"):
+        table.add_column(column, justify="left" if column != "GiB" else "right")
+    for name, size in found.memory.items():
+        table.add_row(name, f"{size / 2**30:.2f}")
+    phase, most = found.peak
+    verdict = "fits" if found.fits else "DOES NOT FIT"
+    table.add_row(f"peak, in {phase}: {verdict} in {found.gpu.memory / 2**30:.0f}", f"{most / 2**30:.2f}")
+    say(table)
+    table = Table(box=None, pad_edge=False, header_style="")
+    for column in ("a step", "TFLOP", "seconds", "share"):
+        table.add_column(column, justify="left" if column == "a step" else "right")
+    total = sum(found.seconds.values())
+    for name, count in found.flops.items():
+        spent = found.seconds[name]
+        table.add_row(name, f"{count / 1e12:,.3g}", f"{spent:,.3g}", f"{spent / total:.0%}")
+    table.add_row("all", f"{sum(found.flops.values()) / 1e12:,.3g}", f"{total:,.3g}", "100%")
+    say(table)
+    say(f"run      {steps} steps: {_duration(total * steps)}, evaluations not counted")
+    say(
+        f"[assumed: {question.mfu:.0%} of the device's FLOP/s (mfu=), {question.bandwidth:.0%} of its bandwidth "
+        f"(bandwidth=), {question.launch * 1000:g} ms a layer and sampled token (launch=); every completion as long as "
+        "said. Estimates: measure a few steps before you rely on them]",
+        markup=False,
+    )
+
+
+def _split(setting: Setting) -> str:
+    return "split over them" if setting.sharding == "full" else "on each"
+
+
+def _duration(spent: float) -> str:
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if spent >= 2 * size:
+            return f"{spent / size:.1f} {name}"
+    return f"{spent:.0f} seconds"
