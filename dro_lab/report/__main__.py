@@ -1,4 +1,4 @@
-"""``python -m dro_lab.report RUN ...``: write the report of one run or of several again."""
+"""``python -m dro_lab.report RUN ...``: write the page of one run again, or one page that compares several."""
 
 from __future__ import annotations
 
@@ -9,23 +9,67 @@ from pathlib import Path
 
 from dro_lab.errors import UserError
 
+EPILOG = """\
+One run: report.html in its folder. Several: comparison.html in the folder that holds them all; they must have the
+same metric, evaluation grid and data source. A folder above runs (a sweep, a day, outputs) stands for all of them.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write each run's report and print its path; 2 if one could not be written."""
-    parser = argparse.ArgumentParser(prog="python -m dro_lab.report", description=__doc__)
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, for example outputs/DATE/RUN"
+    """Write the page and print its path; 2 with one message where it cannot be."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.each:
+            return _each(options.runs, options.out)
+        print(_write(options.runs, options.out))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dro_lab.report",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    folders = parser.parse_args(arguments).runs
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or any folder above runs")
+    parser.add_argument("-o", "--out", type=Path, metavar="PAGE", help="where the page goes (.html)")
+    parser.add_argument(
+        "--each", action="store_true", help="write every run's own report.html again instead of a comparison"
+    )
+    return parser
+
+
+def _write(places: Sequence[Path], out: Path | None) -> Path:
+    from analysis.load import find_runs
+    from dro_lab.report import write_comparison, write_report
+
+    folders = find_runs(places)
+    if len(folders) == 1 and len(places) == 1:
+        return write_report(folders[0], path=out)
+    if not folders and len(places) == 1:
+        return write_report(places[0], path=out)  # raises: it says what a run's folder holds
+    return write_comparison(places, path=out)
+
+
+def _each(places: Sequence[Path], out: Path | None) -> int:
+    """Every run is tried; the status is 2 where one could not be written."""
+    from analysis.load import find_runs
     from dro_lab.report import write_report
 
+    if out is not None:
+        raise UserError(f"-o {out}: with --each every page goes into its run's folder. Leave one of the two out.")
     status = 0
-    for folder in folders:
-        try:
-            print(write_report(folder))
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            status = 2
+    for place in places:
+        for folder in find_runs([place]) or [place]:
+            try:
+                print(write_report(folder))
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+                status = 2
     return status
 
 

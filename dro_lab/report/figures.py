@@ -136,15 +136,36 @@ def _smooth(series: pd.Series) -> pd.Series:
 def _save(
     name: str, draw: Callable[[Axes], None], plotted: pd.DataFrame, *, caption: str, source: str, folder: Path
 ) -> Curve:
-    folder.mkdir(exist_ok=True)
+    xlabel = f"training step\n{source}"  # whatever names the data names its source
+    return save_curve(name, draw, plotted, caption=caption, xlabel=xlabel, folder=folder)
+
+
+def save_curve(
+    name: str,
+    draw: Callable[[Axes], None],
+    plotted: pd.DataFrame,
+    *,
+    caption: str,
+    xlabel: str,
+    folder: Path,
+    legend: bool = False,
+) -> Curve:
+    """Draw once; write ``NAME.png`` and the CSV of what it plots to ``folder``, and return the SVG for the page.
+
+    ``legend``: name the lines in the PNG, which stands alone; the page has one legend for all of its figures.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     plotted.to_csv(folder / f"{name}.csv", index=False)
     with rc_context(), matplotlib.style.context(STYLE):
         figure = Figure()
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         draw(axes)
-        axes.set_xlabel(f"training step\n{source}")  # whatever names the data names its source
+        axes.set_xlabel(xlabel)
+        names = axes.legend(loc="best", fontsize=7.5) if legend else None
         figure.savefig(folder / f"{name}.png", facecolor="white")
+        if names is not None:
+            names.remove()
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg, rules = page_svg(buffer.getvalue(), name=name, caption=caption)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dro_lab.report.rows import spread
+
 QUERIES = 240
 """Queries that one page holds at most, evenly spread over the run."""
 
@@ -31,6 +33,23 @@ def heat(tokens: pd.DataFrame, *, queries: int = QUERIES) -> dict[str, Any] | No
             for step, split, prompt_id in names.iloc[places].itertuples(index=False)
         ],
     }
+
+
+def heats(tokens: pd.DataFrame, runs: int, *, queries: int = QUERIES) -> list[dict[str, Any] | None]:
+    """`heat` of each of several runs (column ``run``, from 0): whole prompts, those that more runs share first."""
+    if tokens.empty:
+        return [None] * runs
+    names = tokens[["run", "step", "split", "prompt_id"]].drop_duplicates().sort_values("step", kind="stable")
+    codes, prompts = pd.factorize(names["prompt_id"])
+    shared = names["run"].groupby(codes).nunique().to_numpy(dtype=float)
+    taken = set(prompts[np.unique(codes[spread(codes, shared, [(np.ones(len(names)), queries)])])])
+    found = []
+    for run in range(runs):
+        of_run = tokens[tokens["run"] == run]
+        chosen = heat(of_run[of_run["prompt_id"].isin(taken)])
+        recorded = len(of_run[["step", "split", "prompt_id"]].drop_duplicates())
+        found.append(None if chosen is None else {**chosen, "all": recorded})
+    return found
 
 
 def _query(step: int, split: str, prompt_id: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -14,6 +14,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+
+Codes = NDArray[np.intp]
+Numbers = NDArray[np.float64]
 
 ROWS = 2_000
 CHARACTERS = 8_000_000
@@ -95,8 +99,9 @@ def table(
         columns[name] = [stored(_choice(value)) for value in shown[name]]
     for name in FLAGS:
         columns[name] = [int(bool(value)) for value in shown[name]]
+    choices = {name: kind.choices[name] for name in chosen}
     if by_run:
-        columns["run"] = shown["run"].tolist()
+        columns["run"], choices = shown["run"].tolist(), {"run": "run", **choices}
     columns |= _json_columns(shown)
     return {
         "noun": kind.noun,
@@ -105,7 +110,7 @@ def table(
         "strings": list(strings),
         "columns": columns,
         "numbers": {name: kind.numbers[name] for name in names},
-        "choices": {name: kind.choices[name] for name in chosen},
+        "choices": choices,
         "ranges": [name for name in kind.ranges if name in names],
         "sorts": [name for name in kind.sorts if name in names],
     }
@@ -116,27 +121,35 @@ def limited(frame: pd.DataFrame, kind: Kind, *, rows: int, characters: int, by_r
 
     One query is always shown. Of several runs, the queries that most runs share come first.
     """
-    keys = pd.MultiIndex.from_frame(frame[list(kind.query if not by_run else ("prompt_id",))])
-    codes, _ = pd.factorize(keys)
-    texts = frame[list(TEXTS)].fillna("").map(len).sum(axis=1).to_numpy()
-    sizes = np.bincount(codes)
-    lengths = np.bincount(codes, weights=texts)
-    runs = pd.Series(codes).groupby(codes).size() * 0 + 1
-    if by_run:
-        runs = frame["run"].groupby(codes).nunique()
+    codes, _ = pd.factorize(pd.MultiIndex.from_frame(frame[["prompt_id"] if by_run else list(kind.query)]))
+    texts = frame[list(TEXTS)].fillna("").map(len).sum(axis=1).to_numpy(dtype=float)
+    shared = frame["run"].groupby(codes).nunique().to_numpy() if by_run else np.ones(codes.max() + 1)
+    return frame[spread(codes, shared, [(np.ones(len(frame)), rows), (texts, characters)])]
+
+
+def spread(codes: Codes, shared: Numbers, limits: Sequence[tuple[Numbers, float]]) -> NDArray[np.bool_]:
+    """Which rows are taken: whole queries within every limit, evenly spread, those that more runs share first.
+
+    Args:
+        codes: each row's query, numbered from 0 in the order that is spread over.
+        shared: runs that know each query.
+        limits: what each row costs, and the most that all together may; the first query is taken in any case.
+    """
+    costs = [np.bincount(codes, weights=cost) for cost, _ in limits]
+    most = [limit for _, limit in limits]
     taken: list[int] = []
-    for shared in sorted(set(runs), reverse=True):
-        candidates = np.flatnonzero(runs.to_numpy() == shared)
+    for runs in sorted(set(shared.tolist()), reverse=True):
+        candidates = np.flatnonzero(shared == runs)
         room = min(
-            (rows - sizes[taken].sum()) / sizes[candidates].mean(),
-            (characters - lengths[taken].sum()) / max(lengths[candidates].mean(), 1.0),
+            (limit - cost[taken].sum()) / max(cost[candidates].mean(), 1.0)
+            for cost, limit in zip(costs, most, strict=True)
         )
         count = min(len(candidates), max(int(room), 0 if taken else 1))
         if count:
             taken += candidates[np.unique(np.linspace(0, len(candidates) - 1, count).round().astype(int))].tolist()
-    while len(taken) > 1 and (sizes[taken].sum() > rows or lengths[taken].sum() > characters):
+    while len(taken) > 1 and any(cost[taken].sum() > limit for cost, limit in zip(costs, most, strict=True)):
         taken.pop(len(taken) // 2)  # queries of unequal size: an even spread can overshoot
-    return frame[np.isin(codes, taken)]
+    return np.isin(codes, taken)
 
 
 def shown_sentence(table: Mapping[str, Any] | None, kind: Kind) -> str:

@@ -34,13 +34,11 @@ function block(title, content) {
   return el("div", {}, el("p", { class: "head" }, title), content);
 }
 
-const VERDICTS = { 1: "yes", 0: "no", "-1": "no verdict" };
+const VERDICTS = { 1: "✓ met", 0: "✗ not met", "-1": "? no verdict" };
 
 function verdictRow([check, verdict, expected]) {
-  const answer = VERDICTS[String(verdict)] || String(verdict);
-  const met = verdict === -1 ? null : answer === String(expected);
-  const words = met === null ? "? no verdict" : met ? `✓ ${answer}` : `✗ ${answer}`;
-  return el("tr", {}, el("td", {}, check), el("td", {}, words), el("td", {}, `${expected} expected`));
+  const words = expected === "yes" ? check : `${check} (a good answer: ${expected})`;
+  return el("tr", {}, el("td", {}, words), el("td", {}, VERDICTS[String(verdict)] || String(verdict)));
 }
 
 function detailsOf(data, row) {
@@ -51,7 +49,7 @@ function detailsOf(data, row) {
   for (const [name, value] of columns.parts ? columns.parts[row] : []) facts.push([`reward part ${name}`, number(value, 3)]);
   const numbers = facts.map(([words, value]) => el("span", {}, `${words} `, el("b", {}, value)));
   const verdicts = columns.verdicts ? columns.verdicts[row] : [];
-  const judged = verdicts.length ? block("verdicts on the answer", el("table", {}, verdicts.map(verdictRow))) : null;
+  const judged = verdicts.length ? block("verdicts on the answer", el("table", { class: "verdicts" }, verdicts.map(verdictRow))) : null;
   return el("div", { class: "opened" },
     el("div", { class: "facts-line" }, numbers),
     columns.kept ? el("p", { class: "why" }, keptWords(data, row)) : null,

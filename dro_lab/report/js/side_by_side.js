@@ -74,6 +74,8 @@ class SideBySide {
       const table = this.data[name];
       const rows = table ? table.columns.run.flatMap((of, row) =>
         of === run && text(table, "prompt_id", row) === this.query ? [row] : []) : [];
+      // what training led to comes first, what it started from last
+      rows.sort((a, b) => table.columns.step[b] - table.columns.step[a] || a - b);
       if (rows.length) parts.push(el("h4", {}, `${words}: ${rows.length}`), this.list(table, rows));
     }
     if (parts.length === 1) parts.push(el("p", { class: "soft" }, "This page holds nothing of this run on the query."));
