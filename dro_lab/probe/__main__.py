@@ -21,13 +21,14 @@ ranks the rewards, by a quality label where there is one, else by their spread o
 probe.json and figures into a new folder, and prints one table and a recommendation.
 
 reward=A,B,...        the rewards to compare, any option of conf/reward or of your own (hydra.searchpath=[...]);
-                      default r3,avg_prob,avg_logprob,seq_prob,rouge,verifier; reward.KEY=VALUE goes to those with the key
+                      default r3,avg_prob,avg_logprob,seq_prob,rouge,verifier; reward.KEY=VALUE goes to those
+                      that have the key
 probe.rows=64         queries
 probe.rollouts=16     rollouts of each
 probe.split=train     where the queries come from
 probe.omegas=[0,.5,1,2,4,8,16]  R3's exponents to compare
-probe.label=auto      quality by the data set's metric (metric), an LLM judge (judge; needs judge=openai or judge=policy)
-                      or none; auto: the first that is there
+probe.label=auto      quality by the data set's metric (metric), an LLM judge (judge; needs judge=openai or
+                      judge=policy) or none; auto: the first that is there
 probe.floor=auto      score against permuted references too: auto (where there is no label), true or false
 probe.reflective=0.5  where reflective tokens are not known: those from this share of the largest sigma on
 probe.g=2.1           signal-to-noise of an oracle's gradient at 4 prompts a step (a fit), for predicted steps

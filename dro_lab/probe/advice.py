@@ -94,14 +94,14 @@ def _by_label(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[Rewa
                 *points,
                 _point(
                     "reward",
-                    "None of them ranks the rollouts as their quality does; training on them would be training on noise.",
+                    "None of them ranks the rollouts as their quality does; training on them is training on noise.",
                     f"correlation of group z-scores with {quality.name}: {shown}",
                 ),
             ],
         )
     chosen, best, text = _choose(with_signal)
     evidence = "; ".join(
-        f"{reward.title} rho {_interval(reward.rho)}, {_steps(reward.steps)} times the steps of the oracle"
+        f"{reward.title} rho {_interval(reward.rho)}, {_steps(reward.steps)}"
         for reward in rivals
         if reward.rho is not None
     )
@@ -134,8 +134,8 @@ def _by_floor(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[Rewa
             [
                 _point(
                     "reward",
-                    "Against other queries' references the rewards vary as much as against their own: what they see may "
-                    "be chance.",
+                    "Against other queries' references the rewards vary as much as against their own: what they see "
+                    "may be chance.",
                     shown,
                 )
             ],
@@ -311,7 +311,7 @@ def _share(value: float | None) -> str:
 def _steps(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    return "endless" if math.isinf(value) else f"{value:.2f}"
+    return "never arrives" if math.isinf(value) else f"{value:.2f} times the oracle's steps"
 
 
 def _interval(found: Interval | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -13,28 +15,35 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 from torch import Tensor
 
 from dro_lab.build import Built, build, without_refill
 from dro_lab.components import REFERENCE_NEED, component
 from dro_lab.config import check
 from dro_lab.data.__main__ import compose
+from dro_lab.data.twins.knobs import dataset_name
 from dro_lab.errors import UserError
 from dro_lab.lab import reset_process
-from dro_lab.pipeline import check_rewards  # noqa: F401
 from dro_lab.prefilter.settings import policy_identity
 from dro_lab.probe import examine, formula, running, tokens
 from dro_lab.probe.advice import Advice, advise
 from dro_lab.probe.contenders import OVERRIDES, Contender, composed, contenders
+from dro_lab.probe.figures import curves
 from dro_lab.probe.findings import Findings, TopToken
+from dro_lab.probe.page import render
 from dro_lab.probe.rollouts import Sampled, queries, sample_and_score
 from dro_lab.probe.settings import Asked, Settings
+from dro_lab.probe.table import show
 from dro_lab.record.environment import command_line, git_state
+from dro_lab.record.files import write_json
 from dro_lab.record.rows import token_rows
 from dro_lab.types import Need, Rewards
 
 SIGMA_KEYS = ("top_share", "clip_low", "clip_high", "sigma_on", "include_eos")
 """Keys of `filtering=r3_variance` that decide sigma_bar."""
+FORMAT = "dro_lab.probe/1"
+WIDTH = 150  # of the table in a file or pipe
 TOP_TOKENS, PER_QUERY = 12, 2
 """Tokens that the page shows, and of one query at most."""
 
@@ -148,11 +157,7 @@ def _findings(
     r3_keys = next((rival.keys for rival in rivals if rival.is_r3), _r3_keys(sigma))
     omegas = examine.omega_findings(sampled, settings.omegas, r3_keys, parts=parts, quality=quality, scale=scale)
     grid = [each.omega for each in omegas]
-    by_label = (
-        formula.smallest_as_good(grid, [each.rho.value for each in omegas if each.rho is not None])
-        if quality.name
-        else None
-    )
+    by_label = formula.smallest_as_good(grid, [_or_inf(each.steps) for each in omegas]) if quality.name else None
     rewards = measured[0].rewards if measured else Rewards(outcome_PG=torch.zeros(sampled.groups.shape))
     kept = running.filter_finding(sampled, built, rewards, sigma, fallback)
     return Findings(
@@ -161,7 +166,7 @@ def _findings(
         rewards=[*found, *failed],
         omegas=omegas,
         omega_measured=by_label,
-        omega_formula=formula.smallest_as_good(grid, [each.rho_formula for each in omegas]),
+        omega_formula=formula.smallest_as_good(grid, [_or_inf(each.steps_formula) for each in omegas]),
         formula_notes=tokens.formula_notes(token),
         tokens=token,
         filter=kept,
@@ -173,6 +178,10 @@ def _findings(
         prompts=prompts,
         notes=[*built.task.notes, *([f"{len(built.task.refused)} rows were refused"] if built.task.refused else [])],
     )
+
+
+def _or_inf(steps: float | None) -> float:
+    return math.inf if steps is None or math.isnan(steps) else steps
 
 
 def _r3_keys(sigma: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,9 +281,8 @@ def _setting(cfg: DictConfig, built: Built, asked: Asked, settings: Settings) ->
 
 
 def _announce(built: Built, rivals: list[Contender], rows: Any, settings: Settings) -> None:
-    print(
-        f"data     {built.task.provenance}: {len(rows)} of {len(built.task.splits[settings.split])} {settings.split} rows"
-    )
+    there = f"{len(rows)} of {len(built.task.splits[settings.split])} {settings.split} rows"
+    print(f"data     {built.task.provenance}: {there}")
     print(f"policy   {built.spec.name}")
     for note in built.task.notes:
         print(f"note     {note}")
@@ -285,10 +293,41 @@ def _announce(built: Built, rivals: list[Contender], rows: Any, settings: Settin
 
 
 def probe_and_write(asked: Asked) -> Path:
-    """Probe, write the folder, print the table; returns the folder."""
+    """Probe, write the folder whole or not at all, and print the table; returns the folder.
+
+    Raises:
+        UserError: bad input, before anything is sampled.
+    """
     configs = composed(asked)
     base, variance = base_configuration(asked, configs)
-    folder_of(asked.settings, base, _option(base, "dataset"))
+    folder = folder_of(asked.settings, base, _data_name(base))
     probed = probe(asked, configs, base, variance)
-    print(probed)
-    return Path()
+    write(folder, probed)
+    show(probed.findings, probed.advice, Console(width=None if sys.stdout.isatty() else WIDTH))
+    print()
+    print(f"page     {folder / 'probe.html'}")
+    print(f"record   {folder / 'probe.json'}")
+    if probed.advice.command:
+        print(f"train    {probed.advice.command}")
+    return folder
+
+
+def write(folder: Path, probed: Probed) -> None:
+    """``probe.json``, ``probe.html`` and ``figures/`` in a new folder; nothing where something fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
+        partial = Path(made) / "probe"
+        drawn = curves(probed.findings, partial / "figures")
+        partial.mkdir(exist_ok=True)
+        write_json(partial / "probe.json", as_json(probed))
+        (partial / "probe.html").write_text(render(probed.findings, probed.advice, drawn), encoding="utf-8")
+        partial.rename(folder)
+
+
+def as_json(probed: Probed) -> dict[str, Any]:
+    """Everything, as plain values."""
+    return {"format": FORMAT, "advice": asdict(probed.advice), **asdict(probed.findings)}
+
+
+def _data_name(cfg: DictConfig) -> str:
+    return dataset_name(cfg.dataset) or "data"

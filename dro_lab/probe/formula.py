@@ -85,13 +85,13 @@ def relative_steps(relative_rho: ArrayLike, *, g: float) -> FloatArray:
     return np.where(relative <= 0, np.inf, steps)
 
 
-def smallest_as_good(omegas: Sequence[float], rhos: Sequence[float], *, tolerance: float = 0.02) -> float | None:
-    """The smallest omega whose rho is within ``tolerance`` of the best one; None where no rho is known.
+def smallest_as_good(omegas: Sequence[float], steps: Sequence[float], *, tolerance: float = 0.02) -> float | None:
+    """The smallest omega whose steps are within this share of the fewest; None where none ever arrives.
 
     The smallest, since a sharper weighting leans on fewer tokens.
     """
-    known = [(omega, value) for omega, value in zip(omegas, rhos, strict=True) if np.isfinite(value)]
+    known = [(omega, value) for omega, value in zip(omegas, steps, strict=True) if np.isfinite(value)]
     if not known:
         return None
-    best = max(value for _, value in known)
-    return min(omega for omega, value in known if value >= best - tolerance)
+    fewest = min(value for _, value in known)
+    return min(omega for omega, value in known if value <= (1 + tolerance) * fewest)

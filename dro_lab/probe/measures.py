@@ -134,9 +134,13 @@ def ratio_interval(above_P: Tensor, below_P: Tensor, index_DP: Tensor, *, confid
 
 
 def spread(reward_PG: Tensor) -> Tensor:
-    """(P,): population standard deviation of the known rewards of each group; nan where none is known."""
-    reward_PG = reward_PG.double()
-    return (reward_PG - reward_PG.nanmean(1, keepdim=True)).square().nanmean(1).sqrt()
+    """(P,): population standard deviation of the known rewards of each group; nan where none is known.
+
+    0 where they differ by no more than rounding: such a group teaches nothing.
+    """
+    values_PG = reward_PG.double()
+    std_P = (values_PG - values_PG.nanmean(1, keepdim=True)).square().nanmean(1).sqrt()
+    return torch.where(varies(reward_PG) | std_P.isnan(), std_P, torch.zeros_like(std_P))
 
 
 def reliability(spread_over_floor: float) -> float:
