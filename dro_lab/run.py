@@ -5,6 +5,7 @@ Composes the configuration, refuses what is wrong in one message, and only then 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import traceback
@@ -30,6 +31,8 @@ CONF = Path(__file__).resolve().parents[1] / "conf"  # absolute: found also when
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+MAIN = "MainProcess"
+"""How multiprocessing names the process that a user started."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's switch: raise errors instead of printing their tracebacks."""
 
@@ -59,20 +62,26 @@ def main() -> None:
 def job(cfg: DictConfig) -> float:
     """Run one job; returns the objective to Hydra (for sweeps)."""
     searched = job_mark() is not None  # a trial's failure is the sweep's to write down, and does not end it
+    worker = multiprocessing.current_process().name != MAIN  # of the joblib launcher, which waits for ever if it exits
     try:
         return _job(cfg)
     except UserError as error:
-        if searched:
+        if searched or worker:
             raise
         _refuse(str(error))
     except OmegaConfBaseException as error:
         message = explain(error) or str(error)
-        if searched:
+        if searched or worker:
             raise UserError(message) from error
         _refuse(message)
     except SystemExit as error:
-        if searched:
+        if searched or worker:
             raise RuntimeError(f"the run left with exit status {error.code}") from error
+        raise
+    except Exception as error:
+        if worker and not searched:  # a traceback does not travel between processes, and some errors do not either
+            traceback.print_exception(error)
+            raise RuntimeError(f"a job failed with {type(error).__name__}: {error}") from None
         raise
 
 

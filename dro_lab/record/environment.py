@@ -50,8 +50,19 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
     if arguments is not None:
         return shlex.join(arguments)
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    head = ["python", "-m", spec.name.removesuffix(".__main__")] if spec is not None else ["python", sys.argv[0]]
+    name = None if spec is None else spec.name.removesuffix(".__main__")
+    if name is not None and name.startswith("joblib."):  # a worker: its arguments are those of the process that asked
+        name = _module(Path(sys.argv[0]))
+    head = ["python", "-m", name] if name is not None else ["python", sys.argv[0]]
     return shlex.join([*head, *sys.argv[1:]])
+
+
+def _module(file: Path) -> str | None:
+    """The name by which ``python -m`` runs a file of this code; None for any other file."""
+    root = Path(__file__).resolve().parents[2]
+    if not file.resolve().is_relative_to(root):
+        return None
+    return ".".join(file.resolve().relative_to(root).with_suffix("").parts).removesuffix(".__main__")
 
 
 def environment(*, seeds: Mapping[str, int], threads: int, command: Sequence[str] | None = None) -> dict[str, Any]:
