@@ -1,0 +1,312 @@
+"""The studies that are grids: jobs that compose, what a level cost, pages of what is there, and the quick set."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.steps_to_target import CENSORED, Ratio
+from dro_lab.config import check
+from dro_lab.data.__main__ import compose
+from dro_lab.data.twins.knobs import preset
+from dro_lab.data.twins.load import make_rows
+from dro_lab.data.twins.protocol import twin
+from dro_lab.models import shipped_policy
+from dro_lab.policy.guards import limits_of
+from experiments import all as whole_set
+from experiments import grid, short_policies
+from experiments.filtering import study as filtering
+from experiments.gating import study as gating
+from experiments.grid import Grid, Place
+from experiments.omega import step0
+from experiments.omega import study as omega
+from experiments.steps_to_target import study as claim
+
+LAMBDA = importlib.import_module("experiments.lambda_.study")
+STUDIES: dict[str, Grid] = {"steps_to_target": claim.STUDY, "omega": omega.STUDY, "lambda_": LAMBDA.STUDY}
+
+
+def place_of(study: Grid, folder: Path, *, quick: bool = False) -> Place:
+    return Place(
+        runs=folder / "runs",
+        policies=Path("outputs/short_policies"),
+        page=folder / "page",
+        settings=study.quick if quick else study.settings,
+        quick=quick,
+    )
+
+
+def entry(curve: Mapping[int, float], *, tokens: int = 1000, seconds: float = 1.0) -> dict[str, Any]:
+    """A run as the archive keeps it: held-out quality by step, and what a step costs."""
+    steps = range(1, max(curve) + 1)
+    return {
+        "overrides": [],
+        "commit": "0" * 40,
+        "seconds": 60.0,
+        "metric": "facts_right",
+        "alarms": [],
+        "evals": [[step, "validation", "sampled", "quality", value] for step, value in curve.items()],
+        "metrics": {
+            "cost/rollouts": [32.0 * step for step in steps],
+            "cost/tokens": [float(tokens * step) for step in steps],
+            "cost/seconds": [seconds * step for step in steps],
+        },
+    }
+
+
+def archive(place: Place, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    place.page.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"run": name, **found}) + "\n" for name, found in entries.items()]
+    (place.page / "runs.jsonl").write_text("".join(lines))
+
+
+def rising(at: int) -> dict[int, float]:
+    """Quality of .3 that is .9 from step ``at`` on, on the grid of four; the mean of three follows 8 steps later."""
+    return {step: 0.9 if step >= at else 0.3 for step in range(0, 61, 4)}
+
+
+# ------------------------------------------------------------------------------------------------ jobs
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_arm_of_every_setting_composes_into_a_run_of_the_studys_size(name, tmp_path):
+    study = STUDIES[name]
+    jobs = grid.jobs(study, place_of(study, tmp_path), study.seeds)
+    assert len({job.folder for job in jobs}) == len(jobs)
+    assert len({tuple(job.overrides) for job in jobs}) == len(jobs)
+    distinct = {job.folder.name: job for job in jobs if job.folder.name.endswith("_s0")}  # an arm once, ...
+    distinct |= {job.folder.parent.name: job for job in jobs}  # ... and a setting once
+    for job in distinct.values():
+        cfg = compose(job.overrides)
+        check(cfg)
+        assert (cfg.steps, cfg.threads, cfg.credit, cfg.report) == (60, 1, "causal", False)
+        assert (cfg.algorithm.num_generations, cfg.algorithm.per_device_train_batch_size) == (16, 32)
+        assert (cfg.evaluation.every, cfg.evaluation.prompts, cfg.evaluation.samples) == (4, 32, 4)
+        assert cfg.tracking._target_.endswith("NoTracker")
+
+
+def test_the_grids_are_those_that_their_pages_speak_of(tmp_path):
+    """Five rewards on ParaRev and three on four others with 5 seeds; 5 omegas on 3 settings and 9 bands with 3."""
+    counted = {name: len(grid.jobs(study, place_of(study, tmp_path), study.seeds)) for name, study in STUDIES.items()}
+    assert counted == {"steps_to_target": 5 * (5 + 4 * 3), "omega": 3 * 3 * 5, "lambda_": 3 * 9}
+    bands = {tuple(overrides) for overrides in LAMBDA.ARMS.values()}
+    assert len(bands) == 9
+    assert ("reward.clip_low=0.05", "reward.clip_high=0.85") in bands
+    assert omega.ARMS["omega 8"] == ["reward.omega=8"]
+
+
+def test_an_interrupted_study_has_whole_seeds(tmp_path):
+    jobs = grid.jobs(claim.STUDY, place_of(claim.STUDY, tmp_path), [0, 1])
+    first = [job.folder.relative_to(tmp_path / "runs").as_posix() for job in jobs[:6]]
+    arms = ("r3", "avg_prob", "avg_logprob", "rouge", "verifier")
+    assert first == [*(f"pararev/{arm}_s0" for arm in arms), "pararev/r3_s1"]
+
+
+@pytest.mark.parametrize(
+    "bed", [*short_policies.BUILT, claim.SETTINGS[2].bed, claim.SETTINGS[3].bed], ids=lambda bed: bed.name
+)
+def test_no_answer_is_longer_than_48_tokens(bed):
+    """The answer: the space before it, the reference's tokens (the policy answers in its layout), end of sequence."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shipped_policy(bed.twin))
+    rows = make_rows(twin(bed.twin), preset(twin(bed.twin), "default", **bed.knobs), "validation", 48, seed=0)
+    longest = max(len(tokenizer.encode(row.reference, add_special_tokens=False)) for row in rows)
+    assert longest + 2 <= 48
+
+
+# ------------------------------------------------------------------------------------------------ --quick
+
+
+def test_quick_is_one_twin_two_seeds_and_a_dozen_short_runs(tmp_path):
+    jobs = []
+    for study in STUDIES.values():
+        found = grid.jobs(study, place_of(study, tmp_path, quick=True), [0, 1])
+        assert {job.overrides[1] for job in found} == {"dataset=pararev"}
+        assert {compose(job.overrides).steps for job in found[:1]} == {grid.QUICK_STEPS}
+        by_name = {setting.name: setting.arms for setting in study.settings}
+        assert all(short.arms.items() <= by_name[short.name].items() for short in study.quick)
+        jobs += found
+    assert len(jobs) == 12
+    root = tmp_path / "quick"
+    short = filtering.jobs(root, [0, 1])
+    assert [job.folder.name for job in short] == ["off_s0", "dynamic_s0", "off_s1", "dynamic_s1"]
+    assert compose(short[1].overrides).steps == filtering.QUICK_STEPS
+    gates = gating.jobs(root, [0, 1], [gating.Setting(share=0.2, bonus=0.4)])
+    assert len(gates) == 2 * 2 * 2
+    assert {compose(job.overrides).gating._target_.rpartition(".")[2] for job in gates[:2]} == {"none", "rubric"}
+
+
+def test_quick_leaves_the_published_archives_alone(tmp_path):
+    quick, whole = tmp_path / "quick", tmp_path / "outputs"
+    for study in (filtering, gating):
+        assert study.archive_of(quick).file == quick / "runs.jsonl"
+        assert study.archive_of(whole).file == study.HERE / "runs.jsonl"
+
+
+def test_the_whole_set_is_one_command_a_study_and_goes_on_when_one_fails(monkeypatch, capsys):
+    started = []
+
+    class Ended:
+        def __init__(self, command):
+            started.append(command)
+            self.returncode = 1 if "experiments.omega.study" in command else 0
+
+    monkeypatch.setattr(whole_set.subprocess, "run", Ended)
+    assert whole_set.main(["--quick", "--seeds=0,1", "--workers=1", "--outputs=there"]) == 1
+    assert [command[2] for command in started] == [f"experiments.{name}.study" for name in whole_set.STUDIES]
+    for command, name in zip(started, whole_set.STUDIES, strict=True):
+        assert importlib.util.find_spec(command[2])
+        assert command[3:] == ["--workers=1", f"--outputs=there/{name}", "--seeds=0,1", "--quick"]
+    assert "failed: omega" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ what a level cost
+
+
+def test_a_level_costs_what_was_spent_when_the_smoothed_curve_reached_it(tmp_path):
+    place = place_of(claim.STUDY, tmp_path)
+    archive(place, {"pararev/r3_s0": entry(rising(20), tokens=700, seconds=1.5)})
+    run = place.archive.load(place.runs / "pararev" / "r3_s0")
+    assert grid.cost_to(run, 0.9) == 28.0  # .9 at 20, 24 and 28
+    assert grid.cost_to(run, 0.7) == 24.0  # (.3 + .9 + .9) / 3 = .7
+    assert grid.cost_to(run, 0.7, "rollouts") == 24 * 32
+    assert grid.cost_to(run, 0.7, "tokens") == 24 * 700
+    assert grid.cost_to(run, 0.7, "seconds") == 36.0
+    assert grid.cost_to(run, 0.95, "tokens") == CENSORED
+    assert grid.final(run) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        (Ratio(value=2.0, low=1.5, high=3.0), "2.00 [1.50, 3.00]"),
+        (Ratio(value=CENSORED, low=2.0, high=CENSORED), "avg_prob never [2.00, avg_prob never]"),
+        (Ratio(value=0.0, low=0.0, high=1.0), "this never [this never, 1.00]"),
+        (Ratio(value=math.nan, low=math.nan, high=math.nan), "-"),
+    ],
+)
+def test_a_ratio_says_who_never_got_there(found, shown):
+    assert grid.show_ratio(found, theirs="avg_prob") == shown
+
+
+@pytest.mark.parametrize(
+    ("steps", "tokens", "said"),
+    [
+        ((2.5, 2.1, 3.0), (2.5, 1.9, 3.0), "yes (steps), yes, within the noise (tokens)"),
+        ((1.5, 1.1, 1.9), (1.5, 1.1, 2.2), "no (steps), no, within the noise (tokens)"),
+        ((CENSORED, 2.0, CENSORED), (math.nan, 1.0, 2.0), "yes (steps), nobody gets there (tokens)"),
+    ],
+)
+def test_the_verdict_names_two_axes_and_how_sure_it_is(steps, tokens, said):
+    ratios = [Ratio(value=value, low=low, high=high) for value, low, high in (steps, tokens)]
+    assert claim.verdict(*ratios, valid=True) == said
+    assert claim.verdict(*ratios, valid=False) == "no target: avg_prob gains less than 0.1"
+
+
+# ------------------------------------------------------------------------------------------------ pages
+
+
+def test_the_page_of_the_claim_has_the_planted_ratios_and_names_what_is_missing(tmp_path):
+    place = place_of(claim.STUDY, tmp_path)
+    runs = {f"pararev/avg_prob_s{seed}": entry(rising(40)) for seed in (0, 1)}
+    runs |= {f"pararev/r3_s{seed}": entry(rising(16), tokens=2000, seconds=4.0) for seed in (0, 1)}
+    runs |= {f"finqa/avg_prob_s{seed}": entry(dict.fromkeys(range(0, 61, 4), 0.5)) for seed in (0, 1)}
+    runs |= {f"finqa/r3_s{seed}": entry(rising(8)) for seed in (0, 1)}
+    archive(place, runs)
+    text = grid.publish(claim.STUDY, place, claim.SETTINGS, [0, 1])
+    # to .9: 48 steps against 24; a token-hungry R3 gains nothing in tokens, and loses in seconds
+    both = "2.00 [2.00, 2.00] | 1.00 [1.00, 1.00] | 0.50 [0.50, 0.50]"
+    assert f"| ParaRev twin | 2 | 0.90 | {both} | yes (steps), no (tokens) |" in text
+    assert "| FinQA twin | 2 | none (0.50) |" in text
+    assert "no target: avg_prob gains less than 0.1 |" in text
+    assert "| `r3` | 24 24 | 24 | 2.00 [2.00, 2.00] | 48 | 1.00 [1.00, 1.00] | 96 |" in text
+    assert "26 runs are missing (pararev/avg_logprob_s0," in text
+    assert "## maths twin" not in text
+    assert (place.page / "results.md").read_text() == text
+    shown = (place.page / "curves.csv").read_text().splitlines()
+    assert shown[1] == "ParaRev twin,r3,0,0,0.300000"
+    assert len(shown) == 1 + 8 * 16
+    assert (place.page / "curves.png").stat().st_size > 10_000
+
+
+def test_knobs_are_set_against_the_default_seed_by_seed(tmp_path):
+    place = place_of(LAMBDA.STUDY, tmp_path)
+    worse = {step: value - 0.1 * (step > 40) for step, value in rising(16).items()}
+    runs = {"pararev/0.05_to_0.85_s0": entry(rising(16)), "pararev/0_to_1_s0": entry(worse)}
+    archive(place, runs)
+    text = grid.publish(LAMBDA.STUDY, place, LAMBDA.SETTINGS, [0])
+    assert "| up to 0.85 |  | 0.90 [0.90, 0.90] |  |" in text
+    assert "| 0 to 1 | 1 | 0.80 [0.80, 0.80] | -0.10 [-0.10, -0.10] | 20 (1.00 [1.00, 1.00]) |" in text
+
+
+def test_without_any_run_nothing_is_written(tmp_path, capsys):
+    page = tmp_path / "page"
+    study = Grid(experiment="omega", here=page, settings=omega.SETTINGS, quick=omega.QUICK, page=omega.page)
+    grid.main(study, "", ["--tables-only", f"--outputs={tmp_path / 'runs'}"])
+    assert "no run is finished yet" in capsys.readouterr().out
+    assert not page.exists()
+
+
+def test_a_setting_that_there_is_not_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        grid.main(omega.STUDY, "", ["--settings=chains"])
+    assert ended.value.code == 2
+    assert "--settings=chains: choose among chain, independent, distractors" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ policies, step 0
+
+
+def test_a_policy_is_built_when_knobs_recipe_and_guards_are_the_wanted_ones(tmp_path):
+    bed = short_policies.INDEPENDENT
+    record: dict[str, Any] = {
+        "twin": "pararev",
+        "generator_version": twin("pararev").version,
+        "knobs": asdict(preset(twin("pararev"), "default", **bed.knobs)),
+        "phases": [asdict(phase) for phase in short_policies.phases_of(bed)],
+        "guards": {name: high for name, (_, high) in limits_of(twin("pararev")).items()},
+    }
+    assert [phase["name"] for phase in record["phases"]] == ["chains", "noisy"]
+    other = {**record, "knobs": asdict(preset(twin("pararev"), "default", **short_policies.PARAREV.knobs))}
+    failed = {**record, "guards": {**record["guards"], "greedy_quality": 0.5}}
+    shorter = {**record, "phases": record["phases"][1:]}
+    assert not short_policies.built(bed, tmp_path)
+    for found, wanted in ((record, True), (other, False), (failed, False), (shorter, False)):
+        (tmp_path / "build.json").write_text(json.dumps(found))
+        assert short_policies.built(bed, tmp_path) is wanted
+    assert bed.overrides(tmp_path)[-1] == f"model.path={tmp_path / bed.name}"
+    assert claim.SETTINGS[2].bed.overrides(tmp_path) == ["dataset=contract_nli"]
+
+
+@pytest.mark.slow
+def test_before_training_sharper_rewards_weigh_fewer_tokens():
+    found = step0.measure(["dataset=pararev"], prompts=6, rollouts=6)
+    effective = [figures["effective_tokens"] for figures in found["omegas"].values()]
+    assert effective == sorted(effective, reverse=True)
+    assert 40 < effective[0] <= 56  # omega 0 weighs all tokens alike that vary at all, of 56
+    assert effective[-1] < 4
+    assert found["sigma"]["distractors"] is None
+    assert found["sigma"]["facts"] > found["sigma"]["wording"]
+    table = omega.before_training(found)
+    assert table[2].startswith("| before training |")
+    assert len(table) == 2 + 2 + len(step0.OMEGAS) + 1
+
+
+@pytest.mark.parametrize(
+    ("token", "kind"),
+    [
+        ({"truth": True, "token": " 7"}, "facts"),
+        ({"truth": False, "token": " Hence"}, "distractors"),
+        ({"truth": False, "token": " then"}, "wording"),
+    ],
+)
+def test_what_a_reference_token_is(token, kind):
+    assert step0.kind_of(token) == kind
