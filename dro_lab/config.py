@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
-from dro_lab.evaluation.settings import check_objective, evaluation_settings
+from dro_lab.evaluation.settings import EvaluationSettings, check_objective, evaluation_settings
 from dro_lab.sweep import config as sweep_config  # noqa: F401  (makes hydra/sweeper=dro_lab known)
 
 GROUPS = (
@@ -51,6 +51,7 @@ class Root:
     credit: str = "completion"
     scored_by: str = "current"
     lag: int = 16
+    keep: str = "last"
     objective: str = "quality"
     names: dict[str, str] = field(default_factory=dict)  # the chosen option of each group; filled by run.py
     reward: Any = MISSING
@@ -104,6 +105,22 @@ def chosen_names(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, str]:
     return names
 
 
+def _check_keep(keep: str, *, objective: str, settings: EvaluationSettings) -> None:
+    """The best policy is chosen where it is not reported from, by what every evaluation measures."""
+    choice("keep", keep, ("last", "best"), todo="last is the default")
+    if keep == "best" and settings.split == "test":
+        raise UserError(
+            "keep=best with evaluation.split=test: a policy that is chosen on the rows it is reported on looks better "
+            "than it is. Choose it on evaluation.split=validation, then evaluate it: steps=0 "
+            "model.path=RUN/policy evaluation.split=test"
+        )
+    if keep == "best" and ("/" in objective or objective.startswith("win_rate")) and settings.extras != "every":
+        raise UserError(
+            f"keep=best with objective={objective}: not every evaluation measures it. Set evaluation.extras=every, or "
+            "another objective, for example quality"
+        )
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse what can be refused before anything heavy is imported.
 
@@ -138,6 +155,7 @@ def check(cfg: DictConfig) -> None:
     _check_scorer(cfg.scorer)
     evaluation = evaluation_settings(_plain("evaluation", cfg.evaluation))
     check_objective(cfg.objective, steps=cfg.steps, settings=evaluation)
+    _check_keep(cfg.keep, objective=cfg.objective, settings=evaluation)
 
 
 def _plain(group: str, node: Any) -> dict[str, Any]:

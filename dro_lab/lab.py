@@ -29,9 +29,11 @@ from dro_lab.judges.protocol import Judge
 from dro_lab.judges.quality import asked_once, quality
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
+from dro_lab.record.files import artifacts
 from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
+from dro_lab.training.keep import PolicyKeeper
 from dro_lab.training.observer import RunObserver
 from dro_lab.training.policies import Policies
 from dro_lab.training.refill import Prompts, Refill
@@ -144,6 +146,9 @@ class Run:
         self.scoring: RolloutScorer | None = None
         self.trainer: LabTrainer | None = None
         self.tracking = False
+        self.keeper = PolicyKeeper(
+            keep=cfg.keep, objective=cfg.objective, folder=self.folder / "policy", save=self._save_policy
+        )
         self.observer = RunObserver(
             record=record,
             tracker=built.tracker,
@@ -159,6 +164,7 @@ class Run:
             planned=cfg.steps,
             token_rows=built.evaluation.token_rows,
             trial=trial,
+            keep_best=self.keeper.evaluated,
         )
 
     def prepare(self, model: PreTrainedModel | None = None) -> LabTrainer:
@@ -193,8 +199,12 @@ class Run:
         if self.cfg.steps:
             with self.clock.part("training"), self.console:
                 trainer.train()
-            trainer.policy.save_pretrained(self.folder / "policy")
-            self.built.tokenizer.save_pretrained(self.folder / "policy")
+            self.keeper.trained()
+
+    def _save_policy(self, folder: Path) -> None:
+        assert self.trainer is not None
+        self.trainer.policy.save_pretrained(folder)
+        self.built.tokenizer.save_pretrained(folder)
 
     def _scoring(self, model: Any) -> RolloutScorer:
         built = self.built
@@ -305,7 +315,7 @@ class Run:
             seconds=self.clock.report(),
             refused=built.task.refused,
             alarms=self.observer.alarms,
-            notes=built.task.notes,
+            notes=[*built.task.notes, *([self.keeper.note] if self.keeper.note else [])],
         )
 
     def close(self, status: str, error: str | None) -> Summary:
@@ -325,7 +335,7 @@ class Run:
     def _end_tracker(self, status: Any, error: str | None) -> None:
         """The record is what counts: what the tracker refuses at the end is said, and takes no result away."""
         tracker = self.built.tracker
-        attach = [lambda: tracker.artifacts(_artifacts(self.folder))] if self.tracking else []
+        attach = [lambda: tracker.artifacts(artifacts(self.folder))] if self.tracking else []
         for call in [*attach, lambda: tracker.finish(status, error=error)]:  # what cannot be attached is still ended
             try:
                 call()
@@ -356,27 +366,10 @@ class Run:
         )
 
 
-ARTIFACTS = (
-    "config.yaml",
-    "env.json",
-    "summary.json",
-    "evals.jsonl",
-    "rollouts.parquet",
-    "tokens.parquet",
-    "answers.parquet",
-    "report.html",
-    "figures",
-)
-
-
 def remove_empty(folder: Path) -> None:
     """Remove a folder that holds nothing; any other is left alone."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
-
-
-def _artifacts(folder: Path) -> list[Path]:
-    return [folder / name for name in ARTIFACTS if (folder / name).exists()]
 
 
 def _short(path: Path) -> Path:

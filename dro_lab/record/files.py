@@ -127,3 +127,22 @@ def read_parts(path: Path, schema: pa.Schema) -> pa.Table:
         return pq.read_table(path)
     parts = sorted(path.with_suffix("").glob("part-*.parquet"))
     return pa.concat_tables([pq.read_table(part) for part in parts]) if parts else schema.empty_table()
+
+
+ARTIFACTS = (
+    "config.yaml",
+    "env.json",
+    "summary.json",
+    "evals.jsonl",
+    "rollouts.parquet",
+    "tokens.parquet",
+    "answers.parquet",
+    "report.html",
+    "figures",
+)
+"""What of a run's folder a tracker keeps a copy of."""
+
+
+def artifacts(folder: Path) -> list[Path]:
+    """The files and folders of `ARTIFACTS` that the run has."""
+    return [folder / name for name in ARTIFACTS if (folder / name).exists()]

@@ -45,6 +45,7 @@ class RunObserver(TrainerCallback):
         counts: the judge's counts since the start, for the log.
         trial: the sweep's trial that the run is; it may stop the run at an evaluation.
         every: steps between evaluations.
+        keep_best: told each evaluation, so that the policy which did best is saved.
         extras_every: whether each evaluation has greedy answers and further splits, or the first and last alone.
         planned: optimizer steps of the run.
     """
@@ -68,6 +69,7 @@ class RunObserver(TrainerCallback):
     steps_done: int = 0
     empty_steps: int = 0  # in which gate, filter and masks left nothing to learn from: no update was made
     stopped: str | None = None  # why a monitor or the sweep ended the training
+    keep_best: Callable[[Evaluation], None] = lambda evaluation: None
     _held_out: Mapping[str, float] = field(default_factory=dict)  # what monitors know of the last evaluation
     _training_since: float = 0.0
     _sampled: Counter[str] = field(default_factory=Counter)  # rollouts and tokens since the start
@@ -168,6 +170,7 @@ class RunObserver(TrainerCallback):
             self._write(step, evaluation.parts)
             if base is None:
                 self._write_answers(evaluation)
+            self.keep_best(evaluation)
             scored = evaluation.step_result.scored
             self.record.tokens(
                 token_rows(
