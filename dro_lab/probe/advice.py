@@ -49,10 +49,11 @@ def advise(findings: Findings) -> Advice:
     """The recommendation and its evidence."""
     chosen, headline, reward_points = _reward(findings)
     omega = None if chosen is None or chosen.omega is None else _omega(findings)
+    filter_point, filters = _filter(findings)
     points = [
         *reward_points,
         *_omega_points(findings),
-        *_filter_points(findings),
+        filter_point,
         *_gate_points(findings, chosen),
         *_warnings(findings),
     ]
@@ -63,7 +64,7 @@ def advise(findings: Findings) -> Advice:
         omega=omega,
         headline=headline,
         points=points,
-        command=None if chosen is None else _command(findings, chosen, omega),
+        command=None if chosen is None else _command(findings, chosen, omega, filters=filters),
     )
 
 
@@ -211,7 +212,8 @@ def _omega_points(findings: Findings) -> list[Point]:
     return [_point("omega", text, f"predicted rho, over the oracle's, by omega {curve}"), *notes]
 
 
-def _filter_points(findings: Findings) -> list[Point]:
+def _filter(findings: Findings) -> tuple[Point, bool]:
+    """What the filter is worth, and whether to use it."""
     found = findings.filter
     tau = "" if found.tau is None else f" at tau {found.tau:.3f}"
     what = f"filtering={found.name}{tau} keeps {found.kept_share:.0%} of the queries"
@@ -223,20 +225,20 @@ def _filter_points(findings: Findings) -> list[Point]:
             "it drops"
         )
         if found.varied_dropped <= found.varied_kept - SAME_SHARE:
-            return [_point("filter", f"A variance filter is worth it: {_use(findings)}.", evidence)]
-        return [
-            _point("filter", "Leave the filter out: what it would drop teaches as often as what it keeps.", evidence)
-        ]
+            return _point("filter", f"A filter is worth it: {' '.join(_use(findings))}.", evidence), True
+        text = "Leave the filter out: what it would drop teaches as often as what it keeps."
+        return _point("filter", text, evidence), False
     if found.kept_share == 1:
-        return [_point("filter", "The filter would drop nothing.", evidence)]
+        return _point("filter", "The filter would drop nothing.", evidence), found.configured
     if dull > SAME_SHARE:
-        return [_point("filter", f"Some queries hardly react to the reasoning: {_use(findings)}.", evidence)]
-    return [_point("filter", "Nearly every query reacts to the reasoning: no filter is needed.", evidence)]
+        text = f"Some queries hardly react to the reasoning: {' '.join(_use(findings))}."
+        return _point("filter", text, evidence), True
+    return _point("filter", "Nearly every query reacts to the reasoning: no filter is needed.", evidence), False
 
 
-def _use(findings: Findings) -> str:
+def _use(findings: Findings) -> list[str]:
     found = findings.filter
-    return f"filtering={found.name}" if found.tau is None else f"filtering={found.name} filtering.tau={found.tau:.3f}"
+    return [f"filtering={found.name}", *([] if found.tau is None else [f"filtering.tau={found.tau:.3f}"])]
 
 
 def _gate_points(findings: Findings, chosen: RewardFinding | None) -> list[Point]:
@@ -276,11 +278,15 @@ def _warnings(findings: Findings) -> list[Point]:
 # ------------------------------------------------------------------------------------------------ words
 
 
-def _command(findings: Findings, chosen: RewardFinding, omega: float | None) -> str:
+def _command(findings: Findings, chosen: RewardFinding, omega: float | None, *, filters: bool) -> str:
     keys = [f"dataset={findings.setting['dataset']}", f"reward={chosen.name}"]
     if omega is not None:
         keys.append(f"reward.omega={omega:g}")
-    return " ".join(["python -m dro_lab.run", *keys, *findings.setting.get("overrides", ())])
+    given = list(findings.setting.get("overrides", ()))
+    if not (filters and findings.filter.configured):
+        given = [text for text in given if not text.lstrip("+~").startswith("filtering")]
+        given += _use(findings) if filters else []
+    return " ".join(["python -m dro_lab.run", *keys, *given])
 
 
 def _point(topic: str, text: str, evidence: str) -> Point:
