@@ -28,9 +28,11 @@ SMALL = (
     "evaluation.samples=2",
     "evaluation.bootstrap=20",
     "evaluation.token_rows=1",
-    "dataset.sizes={train: 8, validation: 4, test: 2}",
 )
 """Overrides that make a run take a second."""
+
+SIZES = "dataset.sizes={train: 8, validation: 4, test: 2, ood: 2}"
+"""Rows of a twin by split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +85,9 @@ def run_main(arguments: Sequence[str]) -> Ended:
 def small_run(policy: Path, overrides: Sequence[str]) -> list[str]:
     """The arguments of the small run in the folder `run`, with these overrides in the place of its own."""
     given = {override.lstrip("+~").split("=")[0] for override in overrides}
-    if any(override.startswith("dataset=") and override != "dataset=pararev" for override in overrides):
-        given.add("dataset.sizes")
-    base = [f"model.path={policy}", *SMALL, "outputs=outputs", "hydra.run.dir=run"]
+    if "dataset=jsonl" in overrides or "dataset.source" in given:
+        given.add("dataset.sizes")  # all of the user's rows
+    base = [f"model.path={policy}", *SMALL, SIZES, "outputs=outputs", "hydra.run.dir=run"]
     return [argument for argument in base if argument.split("=")[0] not in given] + list(overrides)
 
 
