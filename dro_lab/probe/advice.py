@@ -19,10 +19,11 @@ STARVES, STRICT = 0.9, 0.5
 """Shares of rejected groups from which on a gate starves training, and is worth a warning."""
 WEAK = 0.3
 """rho below which even the best reward teaches little."""
-SAME_SHARE = 0.1
-"""Difference of shares from which on a filter is said to choose."""
-DULL = 0.05
-"""sigma_bar below which a query is said to hardly react."""
+HALF = 0.5
+"""A filter chooses where quality varies at most half as often on what it drops as on what it keeps."""
+DULL, MANY = 0.05, 0.1
+"""sigma_bar below which a query is said to hardly react, and the share of such queries (or of truncated completions)
+that is worth a word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +206,8 @@ def _omega_points(findings: Findings) -> list[Point]:
             f"{found.omega:g}: {_two(found.rho.value if found.rho else None)}" for found in findings.omegas
         )
         text = f"For R3 take omega {omega:g}, the smallest that is as good as the best."
+        if omega == 0:
+            text = "For R3 omega makes no difference: 0, equal weights, is as good as the best."
         also = f" The formula alone would say {_plain(findings.omega_formula)}."
         return [_point("omega", text + also, f"measured rho by omega {curve}"), *notes]
     curve = ", ".join(f"{found.omega:g}: {_two(found.rho_formula)}" for found in findings.omegas)
@@ -224,13 +227,13 @@ def _filter(findings: Findings) -> tuple[Point, bool]:
             f"; quality varies on {found.varied_kept:.0%} of those it keeps and {found.varied_dropped:.0%} of those "
             "it drops"
         )
-        if found.varied_dropped <= found.varied_kept - SAME_SHARE:
+        if found.varied_dropped <= HALF * found.varied_kept:
             return _point("filter", f"A filter is worth it: {' '.join(_use(findings))}.", evidence), True
-        text = "Leave the filter out: what it would drop teaches as often as what it keeps."
+        text = "Leave the filter out: much of what it would drop teaches too."
         return _point("filter", text, evidence), False
     if found.kept_share == 1:
         return _point("filter", "The filter would drop nothing.", evidence), found.configured
-    if dull > SAME_SHARE:
+    if dull > MANY:
         text = f"Some queries hardly react to the reasoning: {' '.join(_use(findings))}."
         return _point("filter", text, evidence), True
     return _point("filter", "Nearly every query reacts to the reasoning: no filter is needed.", evidence), False
@@ -264,7 +267,7 @@ def _warnings(findings: Findings) -> list[Point]:
     queries = len(findings.queries)
     if queries < FEW:
         points.append(_point("warning", "Few queries: trust the intervals, not the order.", f"{queries} queries"))
-    if findings.cost.truncated > SAME_SHARE:
+    if findings.cost.truncated > MANY:
         points.append(
             _point(
                 "warning",
