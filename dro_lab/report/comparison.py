@@ -49,12 +49,15 @@ NOTHING = Level(value=math.nan, low=math.nan, high=math.nan, seeds=0)
 def level(
     rows: Sequence[Mapping[str, Any] | None], *, confidence: float, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Level:
-    """The mean of the seeds' estimates, with the interval over seeds, or the one seed's own."""
+    """The mean of the seeds' estimates, with the interval over seeds, or the one seed's own.
+
+    Seeds that agree exactly (the policy before training, which they share) have their common interval over prompts.
+    """
     values = [_float(row, "value") for row in rows]
     if not values or not all(map(math.isfinite, values)):
         return NOTHING
-    if len(values) == 1:
-        return Level(value=values[0], low=_float(rows[0], "low"), high=_float(rows[0], "high"), seeds=1)
+    if len(set(values)) == 1:
+        return Level(value=values[0], low=_float(rows[0], "low"), high=_float(rows[0], "high"), seeds=len(values))
     mean, low, high = over_seeds(values, confidence=confidence)
     return Level(value=mean, low=max(low, bounds[0]), high=min(high, bounds[1]), seeds=len(values))
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from dro_lab.errors import UserError
 from dro_lab.record.read import Run
-from dro_lab.report.figures import Curve, save_curve
+from dro_lab.report.figures import PAGE_COLOURS, Curve, save_curve
 
 THOUSANDS = 5_000
 """From here on ticks are written 10k."""
@@ -30,6 +30,11 @@ class Look:
     label: str
     colour: str
     dash: str
+
+    @property
+    def page_colour(self) -> str:
+        """On the page the colour follows the light or dark scheme, as the curves do."""
+        return PAGE_COLOURS.get(self.colour, self.colour)
 
     @property
     def linestyle(self) -> str | tuple[float, tuple[float, ...]]:

@@ -207,10 +207,11 @@ class Browser {
     this.found = this.filters.rows();
     const from = this.page * PAGE;
     const shown = this.found.slice(from, from + PAGE);
+    const here = `${data.count.toLocaleString("en")} ${data.noun} on this page`;
     const pages = Math.max(1, Math.ceil(this.found.length / PAGE));
     this.status.textContent = this.found.length
-      ? `${from + 1} to ${from + shown.length} of ${counted(this.found.length, "row")} that match, of ${counted(data.count, "row")} here.`
-      : `No row matches, of ${counted(data.count, "row")} here.`;
+      ? `${from + 1} to ${from + shown.length} of ${this.found.length.toLocaleString("en")} that match, of ${here}.`
+      : `Nothing matches, of ${here}.`;
     this.where.textContent = `page ${this.page + 1} of ${pages}`;
     this.list.replaceChildren(...shown.map((row) => rowElement(data, row)));
     // a button that cannot go on keeps the focus, so that the keyboard's place on the page is not lost
