@@ -37,8 +37,8 @@ def label_of(runs: Sequence[Run]) -> dict[Path, str]:
     """The shortest label of each run that says what differs between the runs, the seed left out.
 
     ``r3`` where one setting was run, ``r3`` and ``avg_prob`` where rewards differ, ``r3 omega=4`` where a key does. A
-    key whose value follows from the chosen groups (another reward's own options) is left out, and so is one that
-    repeats another key's values.
+    key is left out where its value follows from the chosen groups (another reward's own options), repeats another
+    key's, or is the same in all runs of that reward.
     """
     configs = [flat_config(run) for run in runs]
     keys = varying(configs)
@@ -52,11 +52,16 @@ def label_of(runs: Sequence[Run]) -> dict[Path, str]:
             continue
         chosen.append(key)
         told.add(column)
+    rewards = [_reward(run, config) for run, config in zip(runs, configs, strict=True)]
+    own = {
+        reward: varying([c for c, name in zip(configs, rewards, strict=True) if name == reward]) for reward in rewards
+    }
     short = _short([*groups, *chosen])
     labels = {}
-    for run, config in zip(runs, configs, strict=True):
-        parts = [f"{short[key]}={_text(config[key])}" for key in (*groups, *chosen) if key in config]
-        labels[run.folder] = " ".join([_reward(run, config), *parts])
+    for run, config, reward in zip(runs, configs, rewards, strict=True):
+        told_apart = [key for key in chosen if key in own[reward]]
+        parts = [f"{short[key]}={_text(config[key])}" for key in (*groups, *told_apart) if key in config]
+        labels[run.folder] = " ".join([reward, *parts])
     return labels
 
 

@@ -1,122 +1,366 @@
-"""How many steps a reward needs to a target, over seeds, with runs that never get there counted as censored.
+"""How much a reward takes to a target, over seeds, with runs that never get there counted as censored.
 
-A curve is a run's evaluations ``(step, value)``. It is smoothed by a trailing mean over ``window`` evaluations; the
-run reaches the target at the first step whose smoothed value is at least the target. A run that never does is
-*censored*: it enters medians as "later than the last step", it is neither dropped nor imputed.
+A run's evaluations are smoothed by means over ``--window`` of them, each drawn at the middle of its window. A run
+reaches the target where that curve first meets it, on the straight line between two points: counting whole
+evaluations instead (``--crossing evaluation``, and `steps_to_target`) delays every crossing by about the same, which
+pulls ratios towards 1 (`python -m analysis.coverage`). A run that never gets there is *censored*: it enters medians as
+"later than its last step", it is neither dropped nor imputed. Ratios are of medians over seeds, with a percentile
+bootstrap interval that resamples seeds; a target that a baseline sets is set anew in every resample.
+
+    python -m analysis.steps_to_target outputs/STUDY --target baseline:avg_prob --x steps,tokens -o fig.png
 """
 
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-Curve = Sequence[tuple[int, float]]
-CENSORED = math.inf
+from analysis.bootstrap import CENSORED, Ratio, median, ratio_of_medians
+from analysis.command import (
+    CONFIDENCE,
+    RESAMPLES,
+    as_runs,
+    check_statistics,
+    origin,
+    parser,
+    run_command,
+    table,
+    with_statistics,
+)
+from analysis.crossings import (
+    Aim,
+    Arm,
+    Crossing,
+    Verdict,
+    aim_of,
+    arms_of,
+    check_axes,
+    crossing_frame,
+    pairs_of,
+    verdict,
+)
+from analysis.figures import DASHED, GREY, Drawn, caption, grid, house_style, legend, looks, over_seeds
+from analysis.load import AXES, by_label, check_comparable, curves
+from analysis.target_curves import Curve, Target, baseline_target, seed_average, smoothed, steps_to_target
+from dro_lab.record.read import Run
 
+__all__ = [
+    "CENSORED",
+    "Curve",
+    "Ratio",
+    "Target",
+    "baseline_target",
+    "draw",
+    "ratio_of_medians",
+    "seed_average",
+    "smoothed",
+    "steps_to_target",
+]
 
-def smoothed(curve: Curve, *, window: int) -> list[tuple[int, float]]:
-    """Trailing means over ``window`` evaluations, each at the step of its last evaluation."""
-    if window < 1:
-        raise ValueError(f"window={window}: must be at least 1")
-    points = sorted(curve)
-    return [
-        (points[i][0], float(np.mean([value for _, value in points[i - window + 1 : i + 1]])))
-        for i in range(window - 1, len(points))
-    ]
-
-
-def steps_to_target(curve: Curve, target: float, *, window: int) -> float:
-    """The first step whose smoothed value is at least ``target``; `CENSORED` where there is none."""
-    return next((float(step) for step, value in smoothed(curve, window=window) if value >= target), CENSORED)
-
-
-def seed_average(curves: Mapping[int, Curve]) -> list[tuple[int, float]]:
-    """The mean over seeds at each step; all seeds must have been evaluated at the same steps.
-
-    Raises:
-        ValueError: the evaluation grids differ.
-    """
-    grids = {tuple(step for step, _ in sorted(curve)) for curve in curves.values()}
-    if len(grids) != 1:
-        raise ValueError(f"the runs were evaluated at different steps: {sorted(grids)}")
-    (steps,) = grids
-    values = np.array([[value for _, value in sorted(curve)] for curve in curves.values()])
-    return [(step, float(mean)) for step, mean in zip(steps, values.mean(axis=0), strict=True)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """The level to reach, and whether the baseline gained enough for it to mean anything."""
-
-    level: float
-    start: float
-    minimum_gain: float
-
-    @property
-    def valid(self) -> bool:
-        return self.level - self.start >= self.minimum_gain
-
-
-def baseline_target(curves: Mapping[int, Curve], *, window: int, minimum_gain: float) -> Target:
-    """The best ``window``-evaluation mean of the baseline's seed-averaged curve."""
-    average = seed_average(curves)
-    best = max(value for _, value in smoothed(average, window=window))
-    return Target(level=best, start=average[0][1], minimum_gain=minimum_gain)
+FEW = 3
+"""Seeds below which a bootstrap interval of a median is too narrow to trust."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ratio:
-    """Median steps of the slower over the faster, with a bootstrap interval over seeds.
+class Found:
+    """What was compared, how, and what came out."""
 
-    ``inf`` means that the numerator's median run never reached the target; nan that neither did.
-    """
+    arms: Mapping[str, Arm]
+    aim: Aim
+    crossings: pd.DataFrame  # one row a run (`analysis.crossings.crossing_frame`)
+    verdicts: Sequence[Sequence[Verdict]]  # by pair and axis
+    metric: str
+    axes: Sequence[str]
+    window: int
+    crossing: Crossing
+    confidence: float
 
-    value: float
-    low: float
-    high: float
+    def of(self, label: str, axis: str) -> NDArray[np.float64]:
+        """Where each seed of a setting reaches the target."""
+        return self.crossings.loc[self.crossings["label"] == label, axis].to_numpy(dtype=float)
 
 
-def ratio_of_medians(
-    slow: Sequence[float], fast: Sequence[float], *, confidence: float, resamples: int, seed: int
-) -> Ratio:
-    """``median(slow) / median(fast)``, seeds of the two resampled independently.
+def draw(
+    places: Sequence[Path | str | Run] | Path | str,
+    *,
+    target: str | float,
+    metric: str = "quality",
+    x: str | Sequence[str] = "steps,tokens",
+    window: int = 3,
+    against: str | None = None,
+    split: str | None = None,
+    crossing: Crossing = "interpolated",
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    command: str | None = None,
+) -> Drawn:
+    """Figure, frame and page: seed-mean curves with bands, the target, where each crosses, ratios and verdicts.
 
     Args:
-        slow, fast: steps to target of each seed; `CENSORED` where it was never reached.
+        places: folders (`analysis.load.find_runs`) or loaded runs.
+        target: a number, ``baseline:SETTING`` (its final level) or ``best:SETTING`` (its best level).
+        metric: an evaluated metric of which more is better.
+        x: at least two of steps, rollouts, tokens, seconds.
+        window: evaluations in a mean.
+        against: the setting that ratios are taken against; default: the target's baseline, else all pairs.
+        split: default: the runs' own.
+        crossing: ``interpolated`` between evaluations, or the first ``evaluation`` not below the target.
+
+    Raises:
+        UserError: bad input, said in one message.
     """
-    rng = np.random.default_rng(seed)
-    a, b = np.asarray(slow, dtype=float), np.asarray(fast, dtype=float)
-    draws = np.array(
-        [_divide(_median(rng.choice(a, size=len(a))), _median(rng.choice(b, size=len(b)))) for _ in range(resamples)]
+    axes = check_axes(x)
+    check_statistics(confidence=confidence, resamples=resamples)
+    runs = as_runs(places)
+    check_comparable(runs)
+    by_label(runs)
+    arms = arms_of(runs, metric=metric, axes=axes, window=window, split=split)
+    aim = aim_of(target, arms, metric=metric)
+    crossings = crossing_frame(arms, aim, axes, crossing)
+    against = against or (aim.baseline.label if aim.baseline else None)
+    verdicts = [
+        [
+            verdict(
+                arms[a], arms[b], axis=axis, aim=aim, crossing=crossing,
+                confidence=confidence, resamples=resamples, seed=seed,
+            )
+            for axis in axes
+        ]
+        for a, b in pairs_of(arms, crossings, axis=axes[0], against=against)
+    ]  # fmt: skip
+    found = Found(
+        arms=arms, aim=aim, crossings=crossings, verdicts=verdicts, metric=metric, axes=axes, window=window,
+        crossing=crossing, confidence=confidence,
+    )  # fmt: skip
+    frame = _frame(found, {axis: curves(runs, metric, split=split, x=axis) for axis in axes})
+    return Drawn(_figure(found, frame), frame, _page(found, head=origin(runs, command=command)))
+
+
+# ------------------------------------------------------------------------------------------------- figure
+
+
+def _frame(found: Found, measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """All that the figure shows: rows ``target``, ``curve`` (smoothed means, bands over seeds), ``crossing`` (a run's)
+    and, of a setting with one seed, ``evaluation`` (with its interval over held-out rows)."""
+    rows: list[dict[str, Any]] = []
+    level = found.aim.level
+    for axis in found.axes:
+        rows.append({"shows": "target", "axis": axis, "value": level})
+        for label, arm in found.arms.items():
+            band = over_seeds(arm.values_SE, confidence=found.confidence)
+            at = (arm.end_SE if found.crossing == "evaluation" else arm.x_SE)[axis].mean(axis=0)
+            points = [dict(zip(("x", "value", "low", "high"), p, strict=True)) for p in zip(at, *band, strict=True)]
+            own = measured[axis][measured[axis]["label"] == label][["x", "value", "low", "high"]].to_dict("records")
+            shown = {
+                "curve": [point for point in points if math.isfinite(point["value"])],
+                "evaluation": own if len(arm.seeds) == 1 else [],
+                "crossing": [
+                    {"seed": seed, "x": x, "value": level}
+                    for seed, x in zip(arm.seeds, found.of(label, axis), strict=True)
+                ],
+            }
+            rows += [{"shows": kind, "axis": axis, "label": label, **point} for kind in shown for point in shown[kind]]
+    return pd.DataFrame(rows, columns=["shows", "axis", "label", "seed", "x", "value", "low", "high"])
+
+
+def _figure(found: Found, frame: pd.DataFrame) -> Figure:
+    labels = list(found.arms)
+    styles = looks(labels)
+    with house_style():
+        figure, panels = grid(len(found.axes), columns=2, width=4.4, height=3.5)
+        for panel, axis in zip(panels, found.axes, strict=True):
+            panel.axhline(found.aim.level, color=GREY, linewidth=1, linestyle=DASHED, zorder=1)
+            for label in labels:
+                _curve(panel, frame[(frame["axis"] == axis) & (frame["label"] == label)], styles[label])
+            for label in labels:
+                _crossings(panel, found.of(label, axis), found.aim.level, str(styles[label]["color"]))
+            panel.set_xlabel(AXES[axis])
+            panel.set_xlim(left=0)
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panels[0].set_ylabel(found.metric)
+        marks = [
+            Line2D([], [], color=GREY, linewidth=1, linestyle=DASHED, label="target"),
+            Line2D([], [], color=GREY, marker="D", markersize=6, linestyle="", label="median crossing"),
+            Line2D([], [], color=GREY, marker="|", markersize=8, linestyle="", label="a seed's crossing"),
+        ]
+        legend(figure, labels, extra=marks)
+        seeds = {len(arm.seeds) for arm in found.arms.values()}
+        over = "seeds" if max(seeds) > 1 else "held-out rows"
+        dots = " Dots: evaluations of a single seed." if min(seeds) == 1 else ""
+        lines = f"Lines: means of {found.window} evaluations. " if found.window > 1 else ""
+        caption(figure, f"{lines}Bands: {found.confidence:.0%} intervals over {over}.{dots}")
+    return figure
+
+
+def _curve(panel: Axes, part: pd.DataFrame, style: Mapping[str, object]) -> None:
+    mean, own = part[part["shows"] == "curve"], part[part["shows"] == "evaluation"]
+    band = mean if own.empty else own
+    x, value, low, high = (band[name].to_numpy(dtype=float) for name in ("x", "value", "low", "high"))
+    panel.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    if len(own):
+        panel.plot(x, value, linestyle="", marker=".", color=str(style["color"]), alpha=0.6)
+    panel.plot(mean["x"].to_numpy(float), mean["value"].to_numpy(float), **style)  # type: ignore[arg-type]
+
+
+def _crossings(panel: Axes, x: NDArray[np.float64], level: float, colour: str) -> None:
+    reached, middle = x[x < CENSORED], float(median(x))
+    panel.plot(reached, [level] * len(reached), linestyle="", marker="|", markersize=9, color=colour, zorder=4)
+    if middle < CENSORED:
+        panel.plot([middle], [level], marker="D", markersize=6.5, color=colour, markeredgecolor="white", zorder=5)
+
+
+# ------------------------------------------------------------------------------------------------- words
+
+
+def _page(found: Found, *, head: str) -> str:
+    arms, aim, metric = found.arms, found.aim, found.metric
+    where = (
+        "where the straight line between two of these means meets it"
+        if found.crossing == "interpolated"
+        else f"at the first evaluation where the mean of the last {found.window} is not below it"
     )
-    # percentiles by order statistics: interpolating towards infinity would invent numbers
-    finite_or_inf = np.sort(draws[~np.isnan(draws)])
-    tail = (1 - confidence) / 2
-    low, high = (_order(finite_or_inf, share) for share in (tail, 1 - tail))
-    return Ratio(value=_divide(_median(a), _median(b)), low=low, high=high)
+    lines = [
+        f"# What it takes to {metric} {aim.level:.3g}",
+        "",
+        head,
+        "",
+        f"Target: {metric} {aim.words}. Evaluations are smoothed by means over {found.window}; a run reaches the "
+        f"target {where}, and one that never does counts as later than its last step. {found.confidence:.0%} "
+        "percentile bootstrap intervals over seeds.",
+        "",
+    ]
+    lines += [line for group in found.verdicts for line in (f"**{sentence(group, found)}**", "")]
+    lines += table(
+        ["setting", "seeds", "reached", *(f"{axis}, median" for axis in found.axes), f"{found.axes[0]}, each seed"],
+        [_arm_row(found, arm) for arm in arms.values()],
+    )
+    if found.verdicts:
+        lines += table(
+            ["ratio of medians", "in", "ratio", f"{found.confidence:.0%} interval"],
+            [[f"{v.slow} / {v.fast}", v.axis, *_ratio_cells(v)] for group in found.verdicts for v in group],
+        )
+    return "\n".join([*lines, *_notes(found)]).rstrip() + "\n"
 
 
-def _median(values: NDArray[np.float64]) -> float:
-    """The median where infinity sorts last; between a number and infinity it is infinity."""
-    ordered = np.sort(values)
-    middle = len(ordered) // 2
-    if len(ordered) % 2:
-        return float(ordered[middle])
-    low, high = float(ordered[middle - 1]), float(ordered[middle])
-    return high if math.isinf(high) else (low + high) / 2
+def sentence(group: Sequence[Verdict], found: Found) -> str:
+    """The verdict of one pair, on all axes."""
+    first, goal = group[0], f"{found.metric} {found.aim.level:.3g}"
+    if math.isnan(first.ratio.value):
+        return f"Neither the median run of {first.slow} nor that of {first.fast} reaches {goal}."
+    parts = [_clause(v, f"{found.confidence:.0%} interval " if number == 0 else "") for number, v in enumerate(group)]
+    counts = " and ".join(map(str, dict.fromkeys(first.seeds)))
+    each = "each " if len(set(first.seeds)) == 1 else ""
+    return (
+        f"To {goal}, {first.fast} takes {', '.join(parts[:-1])} and {parts[-1]} than {first.slow} "
+        f"({each}{counts} seed{'s' * (max(first.seeds) > 1)})."
+    )
 
 
-def _divide(numerator: float, denominator: float) -> float:
-    if math.isinf(denominator):
-        return math.nan if math.isinf(numerator) else 0.0
-    return numerator / denominator
+def _clause(v: Verdict, level: str) -> str:
+    """``2.1 times fewer tokens (1.8 to 2.4)``; turned round where the faster in steps takes more of the axis."""
+    beyond = math.isinf(v.ratio.value)
+    value, low, high = v.at_least.value if beyond else v.ratio.value, *_bounds(v)
+    more = value < 1 and not beyond
+    if more:
+        value, low, high = 1 / value, _inverse(high), _inverse(low)
+    said = f"{'more than ' * beyond}{_two(value)} times {'more' if more else 'fewer'} {v.axis}"
+    if min(v.seeds) < 2:
+        return f"{said} (one seed: no interval)"
+    spread = f"{level}{_two(low)} {'or more' if math.isinf(high) else f'to {_two(high)}'}"
+    return f"{said} ({spread}{'; no clear difference' * (low <= 1 <= high)})"
 
 
-def _order(ordered: NDArray[np.float64], share: float) -> float:
-    if len(ordered) == 0:
-        return math.nan
-    return float(ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))])
+def _bounds(v: Verdict) -> tuple[float, float]:
+    """The interval; where even its low end is beyond the runs, the low end of the lower bound."""
+    return (v.at_least.low if math.isinf(v.ratio.low) else v.ratio.low), v.ratio.high
+
+
+def _inverse(value: float) -> float:
+    return math.inf if value == 0 else 1 / value
+
+
+def _arm_row(found: Found, arm: Arm) -> list[object]:
+    crossed = {axis: found.of(arm.label, axis) for axis in found.axes}
+    first = crossed[found.axes[0]]
+    medians = [_amount(float(median(x)), arm.horizon_S(axis, found.crossing)) for axis, x in crossed.items()]
+    each = " ".join("–" if x == CENSORED else f"{x:.0f}" for x in first)
+    return [arm.label, len(arm.seeds), f"{int((first < CENSORED).sum())} of {len(arm.seeds)}", *medians, each]
+
+
+def _amount(value: float, horizon_S: NDArray[np.float64]) -> str:
+    return f"> {float(median(horizon_S)):,.0f}" if value == CENSORED else f"{value:,.0f}"
+
+
+def _ratio_cells(v: Verdict) -> list[str]:
+    if math.isnan(v.ratio.value):
+        return ["–", "–"]
+    value = f"> {_two(v.at_least.value)}" if math.isinf(v.ratio.value) else _two(v.ratio.value)
+    low, high = _bounds(v)
+    beyond = "> " * math.isinf(v.ratio.low)
+    return [value, "one seed" if min(v.seeds) < 2 else f"{beyond}{_two(low)} to {_two(high)}"]
+
+
+def _notes(found: Found) -> list[str]:
+    notes = []
+    few = [label for label, arm in found.arms.items() if len(arm.seeds) < FEW]
+    baseline = found.aim.baseline
+    if few and found.verdicts:
+        notes.append(f"fewer than {FEW} seeds ({', '.join(few)}): the intervals are narrower than they should be.")
+    if baseline is not None and baseline.start_S.mean() >= found.aim.level:
+        notes.append(f"{baseline.label} did not gain: the level that it sets is not above its start.")
+    if any(math.isinf(v.ratio.value) for group in found.verdicts for v in group):
+        notes.append("`> R`: the slower's median run never reached the target; R puts it at its last evaluation.")
+    return [line for note in notes for line in (f"Note: {note}", "")]
+
+
+def _two(value: float) -> str:
+    return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.2f}"
+
+
+# ------------------------------------------------------------------------------------------------- command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table and the verdicts, write the figure; 2 with one message for bad input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    made = with_statistics(parser("steps_to_target", __doc__ or ""))
+    made.add_argument("--target", required=True, help="0.7, baseline:SETTING (final level) or best:SETTING")
+    made.add_argument("--metric", default="quality", help="an evaluated metric (default: %(default)s)")
+    made.add_argument("--x", default="steps,tokens", help=f"at least two of {','.join(AXES)} (default: %(default)s)")
+    made.add_argument("--window", type=int, default=3, help="evaluations in a mean (default: %(default)s)")
+    made.add_argument("--against", metavar="SETTING", help="take ratios against it (default: the baseline, or all)")
+    made.add_argument("--split", help="held-out split (default: the runs' own)")
+    made.add_argument(
+        "--crossing",
+        choices=get_args(Crossing),
+        default="interpolated",
+        help="where the smoothed curve meets the target, or the first evaluation not below it (default: %(default)s)",
+    )
+    options = made.parse_args(given)
+    command = shlex.join(["python", "-m", "analysis.steps_to_target", *given])
+    return run_command(
+        options,
+        lambda: draw(
+            options.places, target=options.target, metric=options.metric, x=options.x, window=options.window,
+            against=options.against, split=options.split, crossing=options.crossing, confidence=options.confidence,
+            resamples=options.resamples, seed=options.seed, command=command,
+        ),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
