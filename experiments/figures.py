@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
@@ -23,11 +23,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One setting: the curves of every seed by what was tried, and the level to reach, where there is one."""
+    """One setting: the curves of every seed by what was tried; the level to reach and the step that reached it."""
 
     title: str
     curves: Mapping[str, Sequence[Curve]]
     level: float | None = None
+    reached: Mapping[str, float] = field(default_factory=dict)
 
 
 def draw_curves(
@@ -69,7 +70,9 @@ def draw_curves(
                 mean = seed_average(dict(enumerate(curves)))
                 axis.plot(*zip(*mean, strict=True), color=colours[label], linewidth=2, label=label)
             if panel.level is not None:
-                axis.axhline(panel.level, color="0.4", linewidth=0.8, linestyle="--")
+                axis.axhline(panel.level, color="0.4", linewidth=0.8, linestyle="--", zorder=1)
+                for label, step in panel.reached.items():
+                    axis.plot([step], [panel.level], "D", color=colours[label], markeredgecolor="white", zorder=5)
             axis.set(title=panel.title, xlabel="training step", ylim=ylim or (0, None))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 8, 10]))
         for row in axes:

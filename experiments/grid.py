@@ -7,22 +7,26 @@ Holds what such studies share: their jobs in an order that leaves whole seeds wh
 from __future__ import annotations
 
 import argparse
-import statistics
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.steps_to_target import CENSORED, Ratio, ratio_of_medians, smoothed
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.bootstrap import CENSORED, median
+from analysis.crossings import Aim, Arm, Verdict, smoothed_arm, verdict
 from dro_lab.record.read import Run
 from experiments import short_policies
 from experiments.archive import METRICS, Archive
 from experiments.figures import Panel, draw_curves
 from experiments.runs import Job, finished, run_all
 from experiments.short_policies import Testbed
-from experiments.summaries import CONFIDENCE, Curve, evaluated, head
+from experiments.summaries import CONFIDENCE, RESAMPLES, Curve, evaluated, head
 
 WINDOW = 3
-"""Evaluations that a level is reached by the mean of."""
+"""Evaluations in a mean: curves are smoothed by it, and a level is reached where the smoothed curve meets it."""
 COSTS = {"rollouts": "cost/rollouts", "tokens": "cost/tokens", "seconds": "cost/seconds"}
 """Axes beside steps, and the cumulative training metrics that hold them."""
 QUICK_STEPS = 32
@@ -43,7 +47,8 @@ class Grid:
     """A study.
 
     ``experiment``: its yaml in conf/experiments. ``here``: its folder. ``page``: what the results page says after its
-    head. ``quick``: the settings and arms of ``--quick``. ``before``: runs once before the training.
+    head. ``quick``: the settings and arms of ``--quick``. ``aim``: the level that a setting's figure shows, where it
+    has one. ``before``: runs once before the training.
     """
 
     experiment: str
@@ -51,7 +56,7 @@ class Grid:
     settings: Sequence[Setting]
     quick: Sequence[Setting]
     page: Callable[[Found], list[str]]
-    level: Callable[[Mapping[str, Mapping[int, Run]]], float | None] = lambda runs: None
+    aim: Callable[[Mapping[str, Arm]], Aim | None] = lambda arms: None
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
     before: Callable[[Place], None] = lambda place: None
 
@@ -81,12 +86,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The runs of a study that are there: by setting and arm, by seed."""
+    """The runs of a study that are there: by setting and arm, by seed; and the same as arrays, where there are any."""
 
     place: Place
-    seeds: Sequence[int]
     runs: Mapping[str, Mapping[str, Mapping[int, Run]]]
     missing: Sequence[str]
+
+    def arms(self, setting: str) -> dict[str, Arm]:
+        return {name: arm_of(name, runs) for name, runs in self.runs.get(setting, {}).items() if runs}
 
 
 # ------------------------------------------------------------------------------------------------ jobs and runs
@@ -127,56 +134,64 @@ def find(place: Place, settings: Sequence[Setting], seeds: Sequence[int]) -> Fou
                     of_arm[seed] = run
                 else:
                     missing.append(archive.name(folder))
-    return Found(place=place, seeds=seeds, runs=runs, missing=missing)
+    return Found(place=place, runs=runs, missing=missing)
 
 
-# ------------------------------------------------------------------------------------------------ figures of a run
+# ------------------------------------------------------------------------------------------------ figures of runs
 
 
 def quality(run: Run) -> Curve:
     """Held-out quality of sampled answers, step by step."""
-    return evaluated(run, "quality")
+    return sorted(evaluated(run, "quality"))
 
 
-def final(run: Run) -> float:
-    """The mean of the last evaluations."""
-    return statistics.fmean(value for _, value in sorted(quality(run))[-WINDOW:])
+def arm_of(name: str, runs: Mapping[int, Run]) -> Arm:
+    """The runs of one arm, smoothed, on every axis that all of them recorded."""
+    curves = [quality(run) for run in runs.values()]
+    steps = np.array([[step for step, _ in curve] for curve in curves], dtype=float)
+    x = {"steps": steps}
+    for axis, column in COSTS.items():
+        if all(column in run.metrics for run in runs.values()):
+            x[axis] = np.array([_at(run, column, row) for run, row in zip(runs.values(), steps, strict=True)])
+    values = np.array([[value for _, value in curve] for curve in curves])
+    return smoothed_arm(name, list(runs), x, values, window=WINDOW)
 
 
-def cost_to(run: Run, level: float, axis: str = "steps") -> float:
-    """Steps, rollouts, tokens or seconds at the first evaluation whose mean of the last `WINDOW` reaches the level.
-
-    `CENSORED` where there is none.
-
-    Raises:
-        KeyError: the run has no record of this cost.
-    """
-    step = next((step for step, value in smoothed(quality(run), window=WINDOW) if value >= level), None)
-    if step is None:
-        return CENSORED
-    if axis == "steps" or step == 0:
-        return float(step)
-    costs = run.metrics.set_index("step")[COSTS[axis]]
-    return float(costs.loc[step])
+def _at(run: Run, column: str, steps: NDArray[np.float64]) -> list[float]:
+    """What the run had taken at each of the steps; nothing at step 0."""
+    taken = {0.0: 0.0, **dict(zip(run.metrics["step"].astype(float), run.metrics[column], strict=True))}
+    return [float(taken[step]) for step in steps]
 
 
-def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Ratio:
-    """Their median cost over ours, with its interval over seeds."""
-    return ratio_of_medians(theirs, ours, confidence=CONFIDENCE, resamples=10_000, seed=0)
+def number(level: float) -> Aim:
+    """A fixed level."""
+    return Aim(kind="number", number=level)
 
 
-def show_ratio(found: Ratio, *, theirs: str) -> str:
-    """``2.1 [1.8, 2.6]``; words where a median run of one of the two never got there."""
+def reached(arm: Arm, aim: Aim, axis: str) -> NDArray[np.float64]:
+    """(seeds,): what each run had taken where it met the level; `CENSORED` where it never did."""
+    found: NDArray[np.float64] = arm.crossings(axis, aim.levels(), "interpolated")[0]
+    return found
 
-    def number(value: float) -> str:
+
+def compare(base: Arm, arm: Arm, aim: Aim, axis: str) -> Verdict:
+    """The median cost of ``base`` over that of ``arm``, with its interval over seeds."""
+    return verdict(base, arm, axis=axis, aim=aim, confidence=CONFIDENCE, resamples=RESAMPLES, seed=0)
+
+
+def show_ratio(found: Verdict) -> str:
+    """``2.10 [1.80, 2.60]``; ``> 2.10`` where the base's median run never got there, ``never`` where this did not."""
+
+    def shown(value: float, least: float) -> str:
         if value == CENSORED:
-            return f"{theirs} never"
-        return "-" if value != value else "this never" if value == 0 else f"{value:.2f}"
+            return f"> {least:.2f}"
+        return "never" if value == 0 else f"{value:.2f}"
 
-    if found.value != found.value:
+    value, low, high = found.ratio.value, found.ratio.low, found.ratio.high
+    if math.isnan(value):
         return "-"
-    low, high = number(found.low), number(found.high)
-    return f"{number(found.value)} [{low}, {high}]"
+    ends = f"{shown(low, found.at_least.low)}, {'open' if high == CENSORED else shown(high, high)}"
+    return f"{shown(value, found.at_least.value)} [{ends}]"
 
 
 def show_cost(value: float, *, unit: float = 1.0) -> str:
@@ -184,9 +199,9 @@ def show_cost(value: float, *, unit: float = 1.0) -> str:
     return "-" if value == CENSORED else f"{value / unit:.0f}"
 
 
-def median(values: Sequence[float]) -> float:
-    """The upper median, which is censored where half of the runs are."""
-    return statistics.median_high(values)
+def middle(costs: NDArray[np.float64]) -> float:
+    """The median over seeds; censored where half of the runs are."""
+    return float(median(costs))
 
 
 # ------------------------------------------------------------------------------------------------ page and command
@@ -207,10 +222,17 @@ def publish(grid: Grid, place: Place, settings: Sequence[Setting], seeds: Sequen
     (place.page / "results.md").write_text(text, encoding="utf-8")
     panels = []
     for setting in settings:
-        arms = found.runs[setting.name]
-        curves = {arm: [quality(run) for run in of_arm.values()] for arm, of_arm in arms.items() if of_arm}
-        if curves:
-            panels.append(Panel(title=setting.title, curves=curves, level=grid.level(arms)))
+        runs, arms = found.runs[setting.name], found.arms(setting.name)
+        if arms:
+            aim = grid.aim(arms)
+            panels.append(
+                Panel(
+                    title=setting.title,
+                    curves={name: [quality(run) for run in runs[name].values()] for name in arms},
+                    level=aim.level if aim else None,
+                    reached={name: middle(reached(arm, aim, "steps")) for name, arm in arms.items()} if aim else {},
+                )
+            )
     draw_curves(panels, place.page / "curves.png", place.page / "curves.csv", ylabel="held-out quality", columns=3)
     return text
 

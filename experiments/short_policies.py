@@ -66,7 +66,7 @@ INDEPENDENT = Testbed(
     knobs={"reference_length": LENGTH, "independent": True, "error_rate": 0.6},
     chains=250,
 )
-"""Its errors do not add up along the chain, so each fact fails more often: about as many facts are right as on PARAREV."""
+"""Errors do not add up along its chain, so each fact fails more often: as many are right as on `PARAREV`, about."""
 DISTRACTORS = Testbed(dataset="pararev", twin="pararev", knobs={"reference_length": LENGTH, "distractors": 2})
 RAR_MEDICINE = Testbed(dataset="rar_medicine", twin="rar_medicine", knobs={"reference_length": LENGTH})
 CONTRACT_NLI = Testbed(dataset="contract_nli", twin="contract_nli")

@@ -47,19 +47,18 @@ def page(found: Found) -> list[str]:
     measured = step0.load(found.place.page / "step0.json")
     lines = [
         "Before training: rank correlation (Spearman) of the reward with exact quality within a group, mean over "
-        "groups in which quality varies; where the weight lies. Training: a level is reached at the first evaluation "
-        f"whose mean of the last 3 is at least it; in brackets the cost of {BASE} over this one (above 1: this is "
-        "cheaper); a dash is never.",
+        "groups in which quality varies; where the weight lies. Training: medians over seeds of what it took to a "
+        f"level; in brackets what {BASE} took over that (above 1: this is cheaper; `> R`: {BASE} never got there; "
+        "`never`: this one never did).",
         "",
     ]
     for setting in SETTINGS:
-        arms = found.runs.get(setting.name, {})
-        before = measured.get(setting.name)
-        if before is None and not any(arms.values()):
+        arms, before = found.arms(setting.name), measured.get(setting.name)
+        if not arms:
             continue
         lines += [f"## {setting.title}", ""]
         lines += before_training(before) if before else []
-        lines += against(arms, base=BASE, levels=LEVELS, extra={}) if any(arms.values()) else []
+        lines += against(arms, base=BASE, levels=LEVELS)
     return lines
 
 

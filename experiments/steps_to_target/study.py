@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from analysis.steps_to_target import Ratio, Target, baseline_target
-from dro_lab.record.read import Run
+from analysis.crossings import Aim, Arm, Verdict
 from experiments import short_policies
 from experiments.grid import (
     WINDOW,
     Found,
     Grid,
     Setting,
-    cost_to,
-    final,
+    compare,
     main,
-    median,
-    quality,
-    ratio,
+    middle,
+    number,
+    reached,
     show_cost,
     show_ratio,
 )
@@ -47,139 +45,126 @@ SETTINGS = (
 )
 QUICK = (Setting(name="pararev", title="ParaRev twin", bed=short_policies.PARAREV, arms=dict(list(ALL.items())[:2])),)
 
-Arms = Mapping[str, Mapping[int, Run]]
+UNITS = {"steps": ("steps", 1.0), "tokens": ("thousand tokens", 1000.0), "seconds": ("seconds", 1.0)}
 
 
-def target_of(arms: Arms) -> Target | None:
-    """The best level of the baseline's seed-averaged curve; None while the baseline has no run."""
-    runs = arms.get(BASELINE, {})
-    if not runs:
-        return None
-    return baseline_target({seed: quality(run) for seed, run in runs.items()}, window=WINDOW, minimum_gain=MINIMUM_GAIN)
+def aim_of(arms: Mapping[str, Arm]) -> Aim | None:
+    """The final level of the baseline, the mean over its seeds; None while it has no run."""
+    return Aim(kind="final", baseline=arms[BASELINE]) if BASELINE in arms else None
 
 
-def level(arms: Arms) -> float | None:
-    target = target_of(arms)
-    return target.level if target else None
+def gain(aim: Aim) -> float:
+    """By how much the target lies above the baseline's start."""
+    assert aim.baseline is not None
+    return aim.level - float(aim.baseline.start_S.mean())
 
 
 def page(found: Found) -> list[str]:
-    """Twin by twin: the target, what it cost each reward, the verdict, and fixed levels on the way up."""
-    titles = {setting.name: setting.title for setting in SETTINGS}
+    """The claim twin by twin, then each twin: the target, what it cost each reward, and levels on the way up."""
     lines = [
-        f"A target is reached at the first evaluation whose mean of the last {WINDOW} is at least the level. A dash is "
-        "a censored run: it never got there in its steps; medians count it as later than all others. Ratios are the "
-        f"median cost of {BASELINE} over that of the row (above 1: the row is cheaper). Tokens are sampled completion "
-        "tokens; seconds are sampling, scoring and training of one of two runs side by side on a busy machine.",
+        f"Curves are smoothed by means over {WINDOW} evaluations; a run reaches a level where the line between two "
+        "of these meets it. A dash is a censored run: it never got there in its steps; medians count it as later "
+        f"than all others. Ratios are the median cost of {BASELINE} over that of the row (above 1: the row is cheaper; "
+        f"`> R`: {BASELINE}'s median run never got there; `never`: the row's did not); the target moves with "
+        f"{BASELINE}'s seeds in the resamples. Tokens are sampled completion tokens; seconds are sampling, scoring and "
+        "training of one of two runs side by side on a busy machine.",
         "",
-        *_summary(found, titles),
+        *_summary(found),
     ]
-    for name, arms in found.runs.items():
-        if any(arms.values()):
-            lines += [f"## {titles[name]}", "", *_twin(arms)]
+    for setting in SETTINGS:
+        if arms := found.arms(setting.name):
+            lines += [f"## {setting.title}", "", *_twin(arms)]
     return lines
 
 
-def _summary(found: Found, titles: Mapping[str, str]) -> list[str]:
+def _summary(found: Found) -> list[str]:
     rows = []
-    for name, arms in found.runs.items():
-        target = target_of(arms)
-        if target is None or not arms[OURS]:
+    for setting in SETTINGS:
+        arms = found.arms(setting.name)
+        aim = aim_of(arms)
+        if aim is None or OURS not in arms:
             continue
-        ratios = [_ratio(arms, target.level, OURS, axis) for axis in AXES]
+        ratios = {axis: compare(arms[BASELINE], arms[OURS], aim, axis) for axis in _axes(arms)}
+        valid = gain(aim) >= MINIMUM_GAIN
         rows.append(
             [
-                titles[name],
-                len(arms[OURS]),
-                f"{target.level:.2f}" if target.valid else f"none ({target.level:.2f})",
-                *(show_ratio(one, theirs=BASELINE) for one in ratios),
-                verdict(ratios[0], ratios[1], valid=target.valid),
+                setting.title,
+                len(arms[OURS].seeds),
+                f"{aim.level:.2f}" if valid else f"none ({aim.level:.2f})",
+                *(show_ratio(ratios[axis]) if axis in ratios else "" for axis in AXES),
+                verdict_of(ratios, valid=valid),
             ]
         )
     columns = ["twin", "seeds", "target", *(f"{BASELINE} / {OURS}: {axis}" for axis in AXES), "2 to 3 times fewer?"]
     return ["## The claim", "", *table(columns, rows)]
 
 
-def verdict(steps: Ratio, tokens: Ratio, *, valid: bool) -> str:
-    """What the two ratios say of the claim; intervals decide how surely."""
+def _axes(arms: Mapping[str, Arm]) -> list[str]:
+    """The axes that every arm has."""
+    return [axis for axis in AXES if all(axis in arm.x_SE for arm in arms.values())]
+
+
+def verdict_of(ratios: Mapping[str, Verdict], *, valid: bool) -> str:
+    """What steps and tokens say of the claim; intervals decide how surely."""
     if not valid:
         return f"no target: {BASELINE} gains less than {MINIMUM_GAIN}"
-    return f"{_held(steps)} (steps), {_held(tokens)} (tokens)"
+    return ", ".join(f"{_held(ratios[axis])} ({axis})" for axis in ("steps", "tokens") if axis in ratios)
 
 
-def _held(found: Ratio) -> str:
-    if found.value != found.value:
+def _held(found: Verdict) -> str:
+    """Of a ratio beyond the runs only its lower bound is known."""
+    value, low = (
+        min(a, b) for a, b in ((found.ratio.value, found.at_least.value), (found.ratio.low, found.at_least.low))
+    )
+    if found.ratio.value != found.ratio.value:
         return "nobody gets there"
-    if found.value < CLAIM[0]:
-        return "no" if found.high < CLAIM[0] else "no, within the noise"
-    return "yes" if found.low >= CLAIM[0] else "yes, within the noise"
+    if value < CLAIM[0]:
+        return "no" if found.ratio.high < CLAIM[0] else "no, within the noise"
+    return "yes" if low >= CLAIM[0] else "yes, within the noise"
 
 
-def _ratio(arms: Arms, wanted: float, arm: str, axis: str) -> Ratio:
-    costs = [[cost_to(run, wanted, axis) for run in arms[name].values()] for name in (BASELINE, arm)]
-    return ratio(*costs)
-
-
-def _twin(arms: Arms) -> list[str]:
-    target = target_of(arms)
-    if target is None:
+def _twin(arms: Mapping[str, Arm]) -> list[str]:
+    aim = aim_of(arms)
+    if aim is None:
         return [f"No run of {BASELINE} yet, so there is no target.", ""]
+    level, rise = f"{aim.level:.3f}", f"{gain(aim):.3f}"
     said = (
-        f"Target {target.level:.3f}: the best {WINDOW}-evaluation mean of {BASELINE}'s seed-averaged curve (start "
-        f"{target.start:.3f})."
-        if target.valid
-        else f"**No target**: {BASELINE} gains {target.level - target.start:.3f} over its start of "
-        f"{target.start:.3f}, less than {MINIMUM_GAIN}. Costs below are to its best level all the same."
+        f"Target {level}: the final level of {BASELINE}, the mean over its seeds ({rise} above its start)."
+        if gain(aim) >= MINIMUM_GAIN
+        else f"**No target**: {BASELINE} ends {rise} above its start, less than {MINIMUM_GAIN}. Costs below are to its "
+        f"final level, {level}, all the same."
     )
     rows = []
-    for arm, runs in arms.items():
-        if not runs:
-            continue
-        steps, tokens, seconds = ([cost_to(run, target.level, axis) for run in runs.values()] for axis in AXES)
-        each = " ".join(map(show_cost, steps))
-        ratios = (
-            ["1"] * 3
-            if arm == BASELINE
-            else [show_ratio(_ratio(arms, target.level, arm, axis), theirs=BASELINE) for axis in AXES]
-        )
-        rows.append(
-            [
-                f"`{arm}`",
-                each,
-                show_cost(median(steps)),
-                ratios[0],
-                show_cost(median(tokens), unit=1000),
-                ratios[1],
-                show_cost(median(seconds)),
-                ratios[2],
-                over([final(run) for run in runs.values()]),
-            ]
-        )
-    columns = ["reward", "steps, each seed", "median", "ratio", "thousand tokens", "ratio", "seconds", "ratio"]
-    return [said, "", *table([*columns, "final quality"], rows), *_levels(arms)]
-
-
-def _levels(arms: Arms) -> list[str]:
-    """Fixed levels: the target lies where curves flatten, these lie on the way up."""
-    rows = []
-    for arm, runs in arms.items():
-        if not runs:
-            continue
-        cells = []
-        for wanted in LEVELS:
-            steps = [cost_to(run, wanted) for run in runs.values()]
-            shown = "" if arm == BASELINE else f" ({show_ratio(_ratio(arms, wanted, arm, 'steps'), theirs=BASELINE)})"
-            cells.append(show_cost(median(steps)) + shown)
-        rows.append([f"`{arm}`", *cells])
+    for name, arm in arms.items():
+        cells: list[object] = [f"`{name}`", " ".join(map(show_cost, reached(arm, aim, "steps")))]
+        for axis in _axes(arms):
+            cells.append(show_cost(middle(reached(arm, aim, axis)), unit=UNITS[axis][1]))
+            cells.append("1" if name == BASELINE else show_ratio(compare(arms[BASELINE], arm, aim, axis)))
+        rows.append([*cells, over(arm.final_S.tolist())])
+    columns = [column for axis in _axes(arms) for column in (f"{UNITS[axis][0]}, median", "ratio")]
     return [
+        said,
+        "",
+        *table(["reward", "steps, each seed", *columns, "final quality"], rows),
         "Median steps to fixed levels (in brackets the ratio; not part of the claim):",
         "",
-        *table(["reward", *(f"{wanted:.1f}" for wanted in LEVELS)], rows),
+        *table(["reward", *map(str, LEVELS)], [[f"`{name}`", *_levels(arms, name)] for name in arms]),
     ]
 
 
+def _levels(arms: Mapping[str, Arm], name: str) -> list[str]:
+    """Fixed levels: the target may lie where curves flatten, these lie on the way up."""
+    cells = []
+    for level in LEVELS:
+        shown = show_cost(middle(reached(arms[name], number(level), "steps")))
+        if name != BASELINE:
+            shown += f" ({show_ratio(compare(arms[BASELINE], arms[name], number(level), 'steps'))})"
+        cells.append(shown)
+    return cells
+
+
 STUDY = Grid(
-    experiment="steps_to_target", here=Path(__file__).parent, settings=SETTINGS, quick=QUICK, page=page, level=level
+    experiment="steps_to_target", here=Path(__file__).parent, settings=SETTINGS, quick=QUICK, page=page, aim=aim_of
 )
 
 if __name__ == "__main__":
