@@ -29,7 +29,8 @@ class FinalRun:
 
     @property
     def overrides(self) -> list[str]:
-        return [f"seed={self.seed}", "evaluation.split=test"]
+        """Its own settings; the last policy is what trials were compared by, and `keep=best` would choose on test."""
+        return [f"seed={self.seed}", "evaluation.split=test", "keep=last"]
 
 
 class Final:

@@ -97,7 +97,7 @@ class Search(OptunaSweeperImpl):
         self.folder, url = Path(cwd) / self.config.hydra.sweep.dir, absolute(self.storage, cwd)
         check_free(url)
         study = self._known(url)
-        built = [self._build(*job) for job in jobs]
+        built = [self._build(*job) for job in (jobs if study is None else jobs[:1])]
         checks.test_rows(built[0], final_seeds=self.final_seeds)
         study = study or self._begin(url)
         ledger = Ledger(study, folder=self.folder, objective=self.cfg.objective)
@@ -212,6 +212,8 @@ class Search(OptunaSweeperImpl):
         try:
             returned: Sequence[JobReturn] = self.launcher.launch(overrides, initial_job_idx=self.job_idx)
         except Exception as error:
+            if type(error.__cause__).__name__ == "_RemoteTraceback":  # of a worker process, as text
+                error.__cause__ = None
             failed = Ending(state=TrialState.FAIL, error=explain(error) or describe(error))
             return [ending_of_record(self.folder / job.place, self.cfg.objective) or failed for job in jobs]
         self.job_idx += len(jobs)

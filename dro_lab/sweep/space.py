@@ -27,7 +27,7 @@ NOT_SEARCHED = {
 }
 """Keys and groups that a search must not choose, and why."""
 
-ANY_TIME = ("outputs", "tracking", "report", "threads", "names")
+ANY_TIME = ("outputs", "tracking", "report", "threads", "names", "keep")
 """Keys that may change between two starts of one sweep: they change no trial's numbers."""
 
 
