@@ -2,7 +2,9 @@
 
 import json
 import math
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,7 +15,10 @@ from typing import Any, ClassVar
 
 import pytest
 from hydra.experimental.callback import Callback
+from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
+from dro_lab.errors import UserError
 from dro_lab.record.read import load_run
 from tests.cli_fixture import run_main, save_policy, small_run
 
@@ -63,7 +68,7 @@ def run_process(arguments: Sequence[str], folder: Path) -> subprocess.CompletedP
 def numbers(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """The rows of a file of numbers, without those that tell the time."""
     rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "seconds" and not k.endswith("time")} for row in rows]
+    return [{k: v for k, v in row.items() if not k.endswith(("seconds", "time"))} for row in rows]
 
 
 def both(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -97,6 +102,65 @@ def test_jobs_of_a_sweep_give_the_numbers_of_processes_of_their_own(policy: Path
         assert alone.returncode == 0, alone.stderr
         assert alone.stderr == ""
         assert both(tmp_path / "alone" / name) == swept[name]
+
+
+def test_jobs_side_by_side_give_the_numbers_of_jobs_one_after_another(policy: Path, tmp_path: Path) -> None:
+    """The joblib launcher's jobs: processes that start at once, and share one new MLflow database."""
+    small = [argument for argument in small_run(policy, VARIED) if not argument.startswith("hydra.run.dir")]
+    grid = [*small, "reward=r3,avg_prob"]
+    ended = run_main(["--multirun", *grid, "hydra.sweep.dir=in_turn"])
+    assert ended.code == 0, ended.err
+    grid = [argument for argument in grid if argument != "tracking=none"]
+    beside = run_process(["--multirun", *grid, "hydra/launcher=joblib", "hydra.sweep.dir=beside"], tmp_path)
+    assert beside.returncode == 0, beside.stderr
+    assert beside.stderr == ""
+    names = ["0_r3_pararev_s0", "1_avg_prob_pararev_s0"]
+    assert_moves(tmp_path / "beside" / names[0])
+    for name in names:
+        assert both(tmp_path / "beside" / name) == both(tmp_path / "in_turn" / name)
+        command = load_run(tmp_path / "beside" / name).environment["command"]
+        assert command.startswith("python -m dro_lab.run --multirun "), "a worker's own command repeats nothing"
+    client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
+    (experiment,) = [found for found in client.search_experiments() if found.name == "pararev"]
+    tracked = client.search_runs([experiment.experiment_id], order_by=["attributes.run_name"])
+    assert [run.info.run_name for run in tracked] == names
+    for run in tracked:
+        assert run.info.status == "FINISHED"
+        (last,) = [row for row in numbers(tmp_path / "beside" / run.info.run_name) if row["step"] == 3]
+        assert run.data.metrics["reward/sampled"] == last["reward/sampled"]
+        assert "report.html" in [item.path for item in client.list_artifacts(run.info.run_id)]
+
+
+class Odd(Exception):
+    """An error that cannot be sent to another process: made anew there, it lacks an argument."""
+
+    def __init__(self, what: str, *, where: str) -> None:
+        super().__init__(f"{what} at {where}")
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind", "said"),
+    [
+        (UserError("seed=x: no"), UserError, "seed=x: no"),
+        (SystemExit(3), RuntimeError, "the run left with exit status 3"),
+        (Odd("broken", where="step 1"), RuntimeError, "a job failed with Odd: broken at step 1"),
+    ],
+)
+def test_a_worker_never_exits(
+    monkeypatch: pytest.MonkeyPatch, ends: BaseException, kind: type[Exception], said: str
+) -> None:
+    """The process that waits for a worker of the joblib launcher would wait for ever."""
+    from dro_lab import run as command
+
+    def fails(_: object) -> float:
+        raise ends
+
+    monkeypatch.setattr(command, "_job", fails)
+    monkeypatch.setattr(command, "job_mark", lambda: None)  # no trial of a sweep
+    monkeypatch.setattr(multiprocessing.current_process(), "name", "LokyProcess-1")
+    with pytest.raises(kind, match=said) as caught:
+        command.job.__wrapped__(OmegaConf.create())
+    assert str(pickle.loads(pickle.dumps(caught.value))) == said
 
 
 def test_the_same_seed_gives_the_same_run_and_another_gives_another(policy: Path, tmp_path: Path) -> None:
