@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from dro_lab.record.read import Run
 from experiments import short_policies
 from experiments.archive import METRICS, Archive
 from experiments.figures import Panel, draw_curves
-from experiments.runs import Job, finished, run_all
+from experiments.runs import Job, finished, pending, run_all
 from experiments.short_policies import Testbed
 from experiments.summaries import CONFIDENCE, RESAMPLES, Curve, evaluated, head
 
@@ -237,6 +237,11 @@ def publish(grid: Grid, place: Place, settings: Sequence[Setting], seeds: Sequen
     return text
 
 
+def _open(grid: Grid, place: Place, setting: Setting, seeds: Sequence[int]) -> bool:
+    """Whether the setting has runs to do, and so needs its policy."""
+    return bool(pending(jobs(grid, replace(place, settings=[setting]), seeds), place.archive))
+
+
 def main(grid: Grid, doc: str | None, arguments: Sequence[str] | None = None) -> None:
     """The command line of a study."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -262,8 +267,8 @@ def main(grid: Grid, doc: str | None, arguments: Sequence[str] | None = None) ->
     page = runs if options.quick else grid.here
     place = Place(runs=runs, policies=options.policies, page=page, settings=chosen, quick=options.quick)
     if not options.tables_only:
-        for setting in chosen:
-            short_policies.build(setting.bed, place.policies)
+        for bed in {setting.bed.name: setting.bed for setting in chosen if _open(grid, place, setting, seeds)}.values():
+            short_policies.build(bed, place.policies)
         grid.before(place)
         run_all(jobs(grid, place, seeds), workers=options.workers, archive=place.archive)
     print(publish(grid, place, every, seeds))

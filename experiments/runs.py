@@ -46,14 +46,8 @@ def finished(folder: Path) -> Run | None:
         return None
 
 
-def run_all(jobs: Sequence[Job], *, workers: int, archive: Archive | None = None) -> None:
-    """Run what is neither finished nor archived, ``workers`` at a time, one thread each; archive what is finished.
-
-    A folder that holds an unfinished run is moved aside (``NAME.unfinished``), not overwritten.
-
-    Raises:
-        RuntimeError: a job failed; names its log. The others are finished first.
-    """
+def pending(jobs: Sequence[Job], archive: Archive | None = None) -> list[Job]:
+    """The jobs that are neither finished nor archived; what is finished is archived."""
     todo = []
     for job in jobs:
         if archive is not None and archive.holds(job.folder, job.overrides):
@@ -62,6 +56,18 @@ def run_all(jobs: Sequence[Job], *, workers: int, archive: Archive | None = None
             todo.append(job)
         elif archive is not None:
             archive.keep(job.folder, job.overrides)
+    return todo
+
+
+def run_all(jobs: Sequence[Job], *, workers: int, archive: Archive | None = None) -> None:
+    """Run what is neither finished nor archived, ``workers`` at a time, one thread each; archive what is finished.
+
+    A folder that holds an unfinished run is moved aside (``NAME.unfinished``), not overwritten.
+
+    Raises:
+        RuntimeError: a job failed; names its log. The others are finished first.
+    """
+    todo = pending(jobs, archive)
     print(f"{len(jobs)} runs, {len(jobs) - len(todo)} already finished, {workers} side by side", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     failed = []

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.steps_to_target import Ratio, ratio_of_medians, steps_to_target
-from dro_lab.prefilter.file import read
+from dro_lab.prefilter.choose import choose
 from dro_lab.record.read import Run
 from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
-from experiments.runs import Job, run_all
+from experiments.runs import Job, pending, run_all
 from experiments.summaries import (
     CONFIDENCE,
     difference,
@@ -139,8 +139,8 @@ def markdown(root: Path, seeds: Sequence[int]) -> str:
         "problems with one turn more than training ever draws."
     )
     if root.name != QUICK:
-        kept = "; ".join(f"{share:g}: {_kept(root, share, seeds)}" for share in SHARES)
-        note += f" Static kept: {kept} (of {ROWS} rows, {REST:.0%} of the rest added)."
+        kept = ", ".join(f"{share:g}: {_kept(share)}" for share in SHARES)
+        note += f" Rows that static kept: {kept} (of {ROWS} rows, {REST:.0%} of the rest added)."
     lines = [*head("Results", command=COMMAND, seeds=seeds, runs=everything), *table(columns, rows), note]
     return "\n".join(lines) + "\n"
 
@@ -149,9 +149,9 @@ def _has_ood(run: Run) -> bool:
     return "ood" in set(run.all_evals["split"])
 
 
-def _kept(root: Path, share: float, seeds: Sequence[int]) -> str:
-    counts = [sum(row.kept for row in read(prefilter_file(root, share, seed), key="file")[1]) for seed in seeds]
-    return f"{min(counts)} to {max(counts)} rows"
+def _kept(share: float) -> int:
+    """Rows that the static filter keeps: how many is the shares' business alone, which ones is the sampling's."""
+    return sum(why is not None for why in choose([0.0] * ROWS, keep_share=share, rest_share=REST))
 
 
 def _steps(mine: Sequence[float], off: Sequence[float], name: str) -> str:
@@ -174,12 +174,12 @@ def main() -> None:
     seeds, root = [int(seed) for seed in arguments.seeds.split(",")], arguments.outputs
     if arguments.quick:
         seeds, root = seeds[:2], root / QUICK
-    else:
-        prefilter(root, seeds)
-    if not arguments.tables_only:
-        run_all(jobs(root, seeds), workers=arguments.workers, archive=archive_of(root))
-    text = markdown(root, seeds)
     page, archive = home(root), archive_of(root)
+    if not arguments.tables_only:
+        if any("filtering=static" in job.overrides for job in pending(jobs(root, seeds), archive)):
+            prefilter(root, seeds)
+        run_all(jobs(root, seeds), workers=arguments.workers, archive=archive)
+    text = markdown(root, seeds)
     (page / "results.md").write_text(text)
     curves = {
         name: quality_curves([folder_of(root, name, seed) for seed in seeds], archive) for name in filters_of(root)

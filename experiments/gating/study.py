@@ -17,7 +17,7 @@ from dro_lab.record.read import Run
 from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.gating import policies
-from experiments.runs import Job, run_all
+from experiments.runs import Job, pending, run_all
 from experiments.summaries import evaluated, finished_runs, head, over, quality_curves, table, trained
 
 HERE = Path(__file__).parent
@@ -162,7 +162,8 @@ def main() -> None:
         seeds, settings, root = seeds[:2], [Setting(share=0.2, bonus=0.4)], root / QUICK
     if not arguments.tables_only:
         for setting in settings:
-            policies.build(setting.share, setting.bonus, root / "policies" / setting.name)
+            if pending(jobs(root, seeds, [setting]), archive_of(root)):
+                policies.build(setting.share, setting.bonus, root / "policies" / setting.name)
         run_all(jobs(root, seeds, settings), workers=arguments.workers, archive=archive_of(root))
     text = markdown(root, seeds, settings)
     (home(root) / "results.md").write_text(text)
