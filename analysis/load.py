@@ -230,7 +230,7 @@ def _quality(run: Run, column: str) -> Any:
 
 def _held_out(run: Run) -> str:
     """The held-out rows themselves, where the record has them: equal names and counts can hide other rows."""
-    if run.answers.empty:
+    if run.answers.empty or _quality(run, "split") == "train":  # training rows are each seed's own
         return UNRECORDED
     part = run.answers[(run.answers["decoding"] == "sampled") & (run.answers["split"] == _quality(run, "split"))]
     rows = part.drop_duplicates("prompt_id")[["prompt_id", "prompt"]].sort_values("prompt_id")
