@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dro_lab.checks import flag, whole
-from dro_lab.components import REFERENCE_NEED, bound_function, component, instantiate_checked, resolve
+from dro_lab.components import REFERENCE_NEED, component, instantiate_checked
 from dro_lab.data.fit import fit_rows
+from dro_lab.data.load import load_task
 from dro_lab.data.rows import summarise
 from dro_lab.data.twins.knobs import dataset_name, policy_notes
 from dro_lab.errors import UserError
@@ -32,10 +32,6 @@ FOREIGN_TEXT = (
     "this policy was made from scratch on the procedural twin and knows nothing of this text: its numbers here mean "
     "nothing but that the path works; take a real model for results, for example model=qwen3_1_7b"
 )
-
-
-FUNCTIONS = {"metric": ("answer", "row"), "check_program": ("answer", "row", "check")}
-"""Keys of a data set that name a function of the user's, and what it is called with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,21 +165,6 @@ def without_refill(filtering: DictConfig) -> DictConfig:
     for key in REFILL:
         own.pop(key, None)
     return own
-
-
-def load_task(cfg: DictConfig) -> Task:
-    """Load the chosen data set. A function among its keys (`dataset.metric._target_`) is bound, not called."""
-    functions = {
-        key: bound_function(f"dataset.{key}", cfg.dataset[key], takes=takes) if cfg.dataset[key]._target_ else None
-        for key, takes in FUNCTIONS.items()
-        if isinstance(cfg.dataset.get(key), DictConfig) and "_target_" in cfg.dataset[key]
-    }
-    loader, bound = resolve("dataset", cfg.dataset, leave=functions)
-    bound |= functions
-    allowed = set(inspect.signature(loader).parameters)
-    if wrong := sorted(set(bound) - allowed):
-        raise UserError(f"dataset.{wrong[0]}: unknown key; {loader.__module__} takes {', '.join(sorted(allowed))}")
-    return loader(**{"seed": cfg.seed, **bound})
 
 
 def _check_rows(task: Task, cfg: DictConfig, evaluation: EvaluationSettings) -> None:

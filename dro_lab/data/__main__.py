@@ -70,10 +70,11 @@ def _inspect(cfg: Any) -> dict[str, Any]:
     try:
         check(cfg)  # before the heavy imports, as a run does
         from dro_lab.data.inspection import inspect_task
+        from dro_lab.data.load import load_task
         from dro_lab.data.twins.knobs import dataset_name
         from dro_lab.models import context_length, load_config, load_tokenizer, policy_spec
 
-        task = _load_task(cfg)
+        task = load_task(cfg)
         spec = policy_spec(cfg.model, dataset=dataset_name(cfg.dataset))
     except OmegaConfBaseException as error:
         raise UserError(explain(error) or str(error)) from error
@@ -87,12 +88,6 @@ def _inspect(cfg: Any) -> dict[str, Any]:
         closing=spec.reasoning_format(task.answer_marker).closing,
         chat_template_kwargs=spec.chat_template_kwargs,
     )
-
-
-def _load_task(cfg: Any) -> Any:
-    from dro_lab.build import load_task
-
-    return load_task(cfg)
 
 
 if __name__ == "__main__":
