@@ -20,7 +20,7 @@ Codes = NDArray[np.intp]
 Numbers = NDArray[np.float64]
 
 ROWS = 2_000
-CHARACTERS = 8_000_000
+CHARACTERS = 16_000_000
 
 TEXTS = ("prompt", "reasoning", "answer", "reference")
 FLAGS = ("truncated", "malformed")
@@ -152,16 +152,15 @@ def spread(codes: Codes, shared: Numbers, limits: Sequence[tuple[Numbers, float]
     return np.isin(codes, taken)
 
 
-def shown_sentence(table: Mapping[str, Any] | None, kind: Kind) -> str:
+def shown_sentence(table: Mapping[str, Any] | None, kind: Kind, *, by_run: bool = False) -> str:
     """How many of how many rows are on the page."""
     if table is None:
         return ""
     if table["count"] == table["all"]:
-        return f"All {table['all']:,} {kind.noun} of {kind.file} are here."
-    return (
-        f"{table['count']:,} of {table['all']:,} {kind.noun} are here: whole queries, evenly spread. "
-        f"{kind.file} holds them all."
-    )
+        return f"All {table['all']:,} {kind.noun} of {'the runs' if by_run else kind.file} are here."
+    where = f"each run's {kind.file} holds all of its own" if by_run else f"{kind.file} holds them all"
+    spread_over = "whole queries, those that most runs share first" if by_run else "whole queries, evenly spread"
+    return f"{table['count']:,} of {table['all']:,} {kind.noun} are here: {spread_over}; {where}."
 
 
 def _json_columns(shown: pd.DataFrame) -> dict[str, list[Any]]:

@@ -64,8 +64,8 @@ def render_comparison(runs: Sequence[Run], *, figures: Path) -> str:
         alarms=comparison.alarms(groups),
         heats=sum(len(found["queries"]) for found in heat if found),
         heats_all=sum(found["all"] for found in heat if found),
-        rollouts_shown=rows.shown_sentence(tables["rollouts"], rows.ROLLOUTS),
-        answers_shown=rows.shown_sentence(tables["answers"], rows.ANSWERS),
+        rollouts_shown=rows.shown_sentence(tables["rollouts"], rows.ROLLOUTS, by_run=True),
+        answers_shown=rows.shown_sentence(tables["answers"], rows.ANSWERS, by_run=True),
         runs=_runs(ordered, names),
     )
 

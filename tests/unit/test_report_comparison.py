@@ -96,7 +96,7 @@ def test_the_runs_stand_side_by_side_for_the_same_queries(page: Page) -> None:
         5,
     ]
     assert {query["query"] for query in sides["heat"][0]["queries"]} >= {"train-0", "validation-0"}
-    assert "All 384 rollouts of rollouts.parquet are here." in page.text
+    assert "All 384 rollouts of the runs are here." in page.text
 
 
 def test_the_page_names_no_folder_of_the_machine_and_is_the_same_twice(runs: Path, page: Page) -> None:

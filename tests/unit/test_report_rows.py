@@ -55,7 +55,7 @@ def test_a_long_run_shows_whole_groups_from_its_first_step_to_its_last() -> None
     assert table is not None
     assert table["columns"]["step"] == sorted([0, 12, 24, 37, 49] * 4)
     assert rows.shown_sentence(table, rows.ROLLOUTS) == (
-        "20 of 200 rollouts are here: whole queries, evenly spread. rollouts.parquet holds them all."
+        "20 of 200 rollouts are here: whole queries, evenly spread; rollouts.parquet holds them all."
     )
 
 
@@ -85,6 +85,11 @@ def test_of_several_runs_the_queries_that_they_share_come_first() -> None:
     assert four.groupby("run").size().tolist() == [4, 4]
     six = rows.limited(both, rows.ROLLOUTS, rows=10, characters=10**6, by_run=True)
     assert set(six["prompt_id"]) == {"p0", "p1", "p2"}
+    limited = rows.table(both, rows.ROLLOUTS, rows=8, by_run=True)
+    assert rows.shown_sentence(limited, rows.ROLLOUTS, by_run=True) == (
+        "8 of 12 rollouts are here: whole queries, those that most runs share first; "
+        "each run's rollouts.parquet holds all of its own."
+    )
     table = rows.table(both, rows.ROLLOUTS, by_run=True)
     assert table is not None
     assert table["columns"]["run"] == [0] * 8 + [1] * 4
