@@ -11,7 +11,7 @@ from dro_lab.record.files import write_atomic
 from dro_lab.record.read import load_run
 from dro_lab.report.single import render
 
-__all__ = ["render", "write_comparison", "write_report"]
+__all__ = ["render", "run_folders", "write_comparison", "write_report"]
 
 
 def write_report(folder: Path, *, path: Path | None = None) -> Path:
@@ -40,18 +40,31 @@ def write_comparison(places: Sequence[Path], *, path: Path | None = None) -> Pat
         UserError: a place without a run, a run that did not finish, runs with other metrics, evaluation grids or data
             sources, two runs of one configuration and seed, or a ``path`` that cannot be written. Nothing is written.
     """
-    from analysis.load import find_runs, load_runs
+    from analysis.load import load_runs
     from dro_lab.report.several import render_comparison
 
-    for place in places:
-        if not find_runs([place]):
-            load_runs([place])  # raises, and names the place that adds nothing to the comparison
-    runs = load_runs(places)
+    runs = load_runs(run_folders(places))
+    if len(runs) < 2:
+        raise UserError(f"{runs[0].folder} is one run, and a comparison takes at least two. Give another beside it.")
     if path is None:
         path = Path(os.path.commonpath([run.folder.resolve().parent for run in runs])) / "comparison.html"
     _check_writable(path)
     write_atomic(path, render_comparison(runs, figures=path.with_name(f"{path.stem}_figures")))
     return path
+
+
+def run_folders(places: Sequence[Path]) -> list[Path]:
+    """The runs at and below ``places``.
+
+    Raises:
+        UserError: a place that is not a folder, or adds no run.
+    """
+    from analysis.load import find_runs, load_runs
+
+    for place in places:
+        if not find_runs([place]):
+            load_runs([place])  # raises, and says what a run's folder holds
+    return find_runs(places)
 
 
 def _check_writable(path: Path) -> None:

@@ -44,32 +44,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(places: Sequence[Path], out: Path | None) -> Path:
-    from analysis.load import find_runs
-    from dro_lab.report import write_comparison, write_report
+    from dro_lab.report import run_folders, write_comparison, write_report
 
-    folders = find_runs(places)
-    if len(folders) == 1 and len(places) == 1:
-        return write_report(folders[0], path=out)
-    if not folders and len(places) == 1:
-        return write_report(places[0], path=out)  # raises: it says what a run's folder holds
-    return write_comparison(places, path=out)
+    folders = run_folders(places)
+    return write_report(folders[0], path=out) if len(folders) == 1 else write_comparison(folders, path=out)
 
 
 def _each(places: Sequence[Path], out: Path | None) -> int:
     """Every run is tried; the status is 2 where one could not be written."""
-    from analysis.load import find_runs
-    from dro_lab.report import write_report
+    from dro_lab.report import run_folders, write_report
 
     if out is not None:
         raise UserError(f"-o {out}: with --each every page goes into its run's folder. Leave one of the two out.")
     status = 0
-    for place in places:
-        for folder in find_runs([place]) or [place]:
-            try:
-                print(write_report(folder))
-            except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
-                status = 2
+    for folder in run_folders(places):
+        try:
+            print(write_report(folder))
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
     return status
 
 

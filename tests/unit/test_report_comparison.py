@@ -197,6 +197,7 @@ def test_runs_that_mean_other_things_are_refused(
 def test_unfinished_and_empty_places_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = write_run(tmp_path / "done", [(0, 0.3), (8, 0.5)])
     cut = write_run(tmp_path / "cut", [(0, 0.3), (8, 0.5)], seed=1, status="interrupted")
+    again = write_run(tmp_path / "again", [(0, 0.3), (8, 0.5)], seed=2)
     (tmp_path / "empty").mkdir()
     twin = write_run(tmp_path / "twin", [(0, 0.3), (8, 0.5)])
     for places, text in (
@@ -204,13 +205,15 @@ def test_unfinished_and_empty_places_are_refused(tmp_path: Path, capsys: pytest.
         ([done, tmp_path / "empty"], f"{tmp_path / 'empty'}: there is no run below it"),
         ([done, twin], "one run is not two samples"),
         ([tmp_path / "nowhere", done], "is not a folder"),
-        ([tmp_path / "empty"], "holds no summary.json"),
+        ([tmp_path / "empty"], "there is no run below it"),
     ):
         assert main([str(place) for place in places]) == 2
         assert text in capsys.readouterr().err
+    with pytest.raises(UserError, match="is one run, and a comparison takes at least two"):
+        write_comparison([done])
     for out, text in ((tmp_path, "is a folder"), (tmp_path / "none" / "page.html", "there is no folder")):
         with pytest.raises(UserError, match=text):
-            write_comparison([done], path=out)
+            write_comparison([done, again], path=out)
     assert _pages(tmp_path) == []
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dro_lab.report import rows
@@ -66,6 +66,7 @@ def test_long_texts_limit_the_rows_and_one_query_is_always_there() -> None:
     assert len(rows.limited(frame, rows.ROLLOUTS, rows=1000, characters=10)) == 2
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 60))
 def test_what_is_shown_keeps_within_the_limit_and_holds_whole_queries(groups: list[int], limit: int) -> None:
     shown = rows.limited(_rollouts(groups), rows.ROLLOUTS, rows=limit, characters=10**6)
