@@ -30,7 +30,7 @@ def parser(name: str, about: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=f"python -m analysis.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("places", nargs="+", type=Path, metavar="PLACE", help="a run's folder, or any folder above runs")
+    made.add_argument("places", nargs="+", metavar="PLACE", help="a run's folder, or any folder above runs")
     made.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="figure (.png, .svg, .pdf); its csv and page go beside it"
     )
