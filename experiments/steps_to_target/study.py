@@ -28,6 +28,7 @@ from experiments.summaries import over, table
 
 BASELINE, OURS = "avg_prob", "r3"
 MINIMUM_GAIN = 0.1
+MOST = 0.9
 CLAIM = (2.0, 3.0)
 """The paper's: 2 to 3 times fewer steps."""
 AXES = ("steps", "tokens", "seconds")
@@ -53,6 +54,12 @@ def aim_of(arms: Mapping[str, Arm]) -> Aim | None:
     return Aim(kind="final", baseline=arms[BASELINE]) if BASELINE in arms else None
 
 
+def most_of(aim: Aim) -> Aim:
+    """The level at `MOST` of the baseline's gain. Half of its own seeds end below their mean, and where curves flatten
+    luck decides who meets that; this lies on the way up."""
+    return number(aim.level - (1 - MOST) * gain(aim))
+
+
 def gain(aim: Aim) -> float:
     """By how much the target lies above the baseline's start."""
     assert aim.baseline is not None
@@ -65,8 +72,8 @@ def page(found: Found) -> list[str]:
         f"Curves are smoothed by means over {WINDOW} evaluations; a run reaches a level where the line between two "
         "of these meets it. A dash is a censored run: it never got there in its steps; medians count it as later "
         f"than all others. Ratios are the median cost of {BASELINE} over that of the row (above 1: the row is cheaper; "
-        f"`> R`: {BASELINE}'s median run never got there; `never`: the row's did not); the target moves with "
-        f"{BASELINE}'s seeds in the resamples. Tokens are sampled completion tokens; seconds are sampling, scoring and "
+        f"`> R`: {BASELINE}'s median run never got there; `never`: the row's did not); {BASELINE}'s end moves "
+        "with its seeds in the resamples. Tokens are sampled completion tokens; seconds are sampling, scoring and "
         "training of one of two runs side by side on a busy machine.",
         "",
         *_summary(found),
@@ -84,17 +91,18 @@ def _summary(found: Found) -> list[str]:
         aim = aim_of(arms)
         if aim is None or OURS not in arms:
             continue
-        ratios = {axis: compare(arms[BASELINE], arms[OURS], aim, axis) for axis in _axes(arms)}
         valid = gain(aim) >= MINIMUM_GAIN
-        rows.append(
-            [
-                setting.title,
-                len(arms[OURS].seeds),
-                f"{aim.level:.2f}" if valid else f"none ({aim.level:.2f})",
-                *(show_ratio(ratios[axis]) if axis in ratios else "" for axis in AXES),
-                verdict_of(ratios, valid=valid),
-            ]
-        )
+        for called, chosen in ((f"{BASELINE}'s end", aim), (f"{MOST:g} of its gain", most_of(aim))):
+            ratios = {axis: compare(arms[BASELINE], arms[OURS], chosen, axis) for axis in _axes(arms)}
+            rows.append(
+                [
+                    setting.title,
+                    len(arms[OURS].seeds),
+                    f"{chosen.level:.2f}, {called}" if valid else f"none ({chosen.level:.2f})",
+                    *(show_ratio(ratios[axis]) if axis in ratios else "" for axis in AXES),
+                    verdict_of(ratios, valid=valid),
+                ]
+            )
     columns = ["twin", "seeds", "target", *(f"{BASELINE} / {OURS}: {axis}" for axis in AXES), "2 to 3 times fewer?"]
     return ["## The claim", "", *table(columns, rows)]
 

@@ -263,7 +263,8 @@ def test_the_page_of_the_claim_has_the_planted_ratios_and_names_what_is_missing(
     text = grid.publish(claim.STUDY, place, claim.SETTINGS, [0, 1])
     # avg_prob ends at .9, which it meets at step 40, R3 at 20; a hungry R3 gains nothing in tokens, loses in seconds
     both = "2.00 [2.00, 2.00] | 1.00 [1.00, 1.00] | 0.50 [0.50, 0.50]"
-    assert f"| ParaRev twin | 2 | 0.90 | {both} | yes (steps), no (tokens) |" in text
+    assert f"| ParaRev twin | 2 | 0.90, avg_prob's end | {both} | yes (steps), no (tokens) |" in text
+    assert "| ParaRev twin | 2 | 0.84, 0.9 of its gain | 2.06 [2.06, 2.06] | 1.03 [1.03, 1.03] |" in text
     assert "| FinQA twin | 2 | none (0.50) |" in text
     assert "no target: avg_prob gains less than 0.1 |" in text
     assert "| `r3` | 20 20 | 20 | 2.00 [2.00, 2.00] | 40 | 1.00 [1.00, 1.00] | 80 |" in text
