@@ -143,6 +143,7 @@ def build_pipeline(cfg: DictConfig, names: Mapping[str, str]) -> Pipeline:
         scored_by=cfg.scored_by,
         mask_malformed=cfg.rollout.mask_malformed_completions,
         mask_truncated=bool(cfg.algorithm.get("mask_truncated_completions", False)),
+        infinite="unscorable" if cfg.get("on_nonfinite") == "skip" else "refuse",
     )
 
 

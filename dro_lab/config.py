@@ -51,6 +51,7 @@ class Root:
     credit: str = "completion"
     scored_by: str = "current"
     lag: int = 16
+    on_nonfinite: str = "stop"
     keep: str = "last"
     objective: str = "quality"
     names: dict[str, str] = field(default_factory=dict)  # the chosen option of each group; filled by run.py
@@ -155,6 +156,7 @@ def check(cfg: DictConfig) -> None:
     _check_scorer(cfg.scorer)
     evaluation = evaluation_settings(_plain("evaluation", cfg.evaluation))
     check_objective(cfg.objective, steps=cfg.steps, settings=evaluation)
+    choice("on_nonfinite", cfg.on_nonfinite, ("stop", "skip"), todo="stop is the default")
     _check_keep(cfg.keep, objective=cfg.objective, settings=evaluation)
 
 

@@ -1,6 +1,9 @@
-"""The one error a user is meant to read."""
+"""The errors that a user is meant to read."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -8,3 +11,25 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+class NonFiniteError(UserError):
+    """NaN or infinity where a number must stand.
+
+    Args:
+        message: for the user.
+        source: what is not finite.
+        rows: of the rollouts, prompt-major.
+        tensors: to be looked at, by name.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        source: str = "",
+        rows: Sequence[int] = (),
+        tensors: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.source, self.rows, self.tensors = source, rows, dict(tensors or {})

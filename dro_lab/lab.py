@@ -34,6 +34,7 @@ from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
 from dro_lab.training.keep import PolicyKeeper
+from dro_lab.training.nonfinite import FiniteGuard
 from dro_lab.training.observer import RunObserver
 from dro_lab.training.policies import Policies
 from dro_lab.training.refill import Prompts, Refill
@@ -180,6 +181,7 @@ class Run:
             refill=Refill(self.built.max_refills, Prompts(len(train_rows), self.cfg.seed))
             if self.built.max_refills
             else None,
+            guard=FiniteGuard(action=self.cfg.on_nonfinite, folder=self.folder, say=self.console.warn),
             model=model,
             args=self.built.arguments,
             train_dataset=Dataset.from_list(

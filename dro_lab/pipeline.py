@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dro_lab.components import Component
-from dro_lab.errors import UserError
+from dro_lab.errors import NonFiniteError, UserError
 from dro_lab.types import AdvantageEstimator, FilterResult, GateResult, Need, Rewards, RolloutGroups, TokenStats
 
 State = Mapping[str, Mapping[str, Any]]
@@ -59,6 +59,7 @@ class Pipeline:
     scored_by: Policy = "current"
     mask_malformed: bool = False  # malformed completions are scored and counted, but teach nothing
     mask_truncated: bool = False  # likewise the truncated
+    infinite: Literal["refuse", "unscorable"] = "refuse"  # what becomes of a reward that is infinite
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -70,6 +71,8 @@ class Pipeline:
         """Stage A: rewards, then the gate, then the filter; ``state`` as the last step left it."""
         state = state or {}
         sampled = self.reward(groups, stats)
+        if self.infinite == "unscorable":
+            sampled = unscorable_where_infinite(sampled)
         check_rewards(sampled, groups, self.reward.name)
         gate, gate_state = self.gate.remember(groups, stats, sampled, state=state.get("gate"))
         filtered, filter_state = self.filter.remember(groups, stats, gate.rewards, state=state.get("filter"))
@@ -165,6 +168,22 @@ def _as_wide_as(mask_PGC: Tensor, process_PGC: Tensor) -> Tensor:
     return pad(mask_PGC, (0, process_PGC.shape[-1] - mask_PGC.shape[-1]))
 
 
+def unscorable_where_infinite(rewards: Rewards) -> Rewards:
+    """Infinite outcomes become nan, and process rewards that are no numbers are masked: such a rollout teaches nothing.
+
+    What is no `Rewards` of tensors is left for the check behind this.
+    """
+    outcome, process, mask = (
+        getattr(rewards, name, None) for name in ("outcome_PG", "process_PGC", "process_mask_PGC")
+    )
+    if isinstance(outcome, Tensor):
+        rewards = replace(rewards, outcome_PG=outcome.masked_fill(torch.isinf(outcome), torch.nan))
+    if isinstance(process, Tensor) and isinstance(mask, Tensor) and process.shape == mask.shape:
+        finite = torch.isfinite(process)
+        rewards = replace(rewards, process_PGC=process.masked_fill(~finite, 0.0), process_mask_PGC=mask & finite)
+    return rewards
+
+
 def check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
     """A user's reward fails here with a sentence, not three calls later with a broadcast.
 
@@ -185,7 +204,12 @@ def check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
     if found is not None:
         raise UserError(f"reward={name}: the function returned {found}; {expected}. Mend the reward's return value.")
     if torch.isinf(rewards.outcome_PG).any():
-        raise UserError(f"reward={name}: the function returned infinity; give nan for a rollout that cannot be scored")
+        raise NonFiniteError(
+            f"reward={name}: the function returned infinity; give nan for a rollout that cannot be scored",
+            source=f"reward={name}",
+            rows=torch.isinf(rewards.outcome_PG).flatten().nonzero().flatten().tolist(),
+            tensors={"outcome_PG": rewards.outcome_PG},
+        )
     if rewards.process_PGC is not None or rewards.process_mask_PGC is not None:
         _check_process(rewards, groups, name)
 
@@ -206,10 +230,17 @@ def _check_process(rewards: Rewards, groups: RolloutGroups, name: str) -> None:
                 f"reward={name}: {field_name} is {got}; process rewards are process_PGC in torch.float32 and "
                 f"process_mask_PGC in torch.bool, both of shape (P, G, C) = {shape}. Mend the reward's return value."
             )
-    if not torch.isfinite(rewards.process_PGC[rewards.process_mask_PGC]).all():  # type: ignore[index]
-        raise UserError(
+    process_PGC, mask_PGC = rewards.process_PGC, rewards.process_mask_PGC
+    assert process_PGC is not None
+    assert mask_PGC is not None
+    if not torch.isfinite(process_PGC[mask_PGC]).all():
+        bad_PG = (~torch.isfinite(process_PGC) & mask_PGC).any(-1)
+        raise NonFiniteError(
             f"reward={name}: process_PGC is nan or infinite where process_mask_PGC is True; set the mask to False at a "
-            "token that cannot be scored"
+            "token that cannot be scored",
+            source=f"process rewards of reward={name}",
+            rows=bad_PG.flatten().nonzero().flatten().tolist(),
+            tensors={"process_PGC": process_PGC, "process_mask_PGC": mask_PGC},
         )
 
 

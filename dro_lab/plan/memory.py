@@ -43,6 +43,10 @@ class Setting:
     score_tokens: int = 2048
 
 
+LOGITS_CHUNK = 32768
+"""Positions that TRL 1.16 puts through the LM head at once in an update."""
+
+
 def activations_per_token(shape: ModelShape, *, compute: int) -> int:
     """Bytes that one layer keeps of one token for its backward, as transformers' layers are written.
 
@@ -68,8 +72,8 @@ def parts(shape: ModelShape, work: Work, setting: Setting) -> dict[str, int]:
         activations = borders + layer
     else:
         activations = shape.layers * layer
-    # logits in the computing type, their float32 copy, and its gradient
-    logits = setting.batch * work.completion * shape.vocab * (compute + 2 * 4)
+    # a chunk of logits and its float32 copy: TRL's fused LM head never holds more
+    logits = min(setting.batch * work.completion, LOGITS_CHUNK) * shape.vocab * (compute + 4)
     cache = shape.kv_per_token * compute
     reads = work.scores_reference
     scoring = (setting.score_tokens * cache + setting.lm_head_chunk * shape.vocab * (compute + 4)) if reads else 0

@@ -34,6 +34,11 @@ def as_rows(advantages: Tensor, *, width: int) -> Tensor:
     return rows if rows.dim() == 1 else pad(rows, (0, width - rows.shape[1]))
 
 
+def per_rollout(advantages: Tensor) -> Tensor:
+    """(P, G): the mean over the tokens that got any."""
+    return advantages if advantages.dim() == 2 else advantages.sum(-1) / (advantages != 0).sum(-1).clamp(min=1)
+
+
 def take_out_dropped(
     batch: dict[str, Any], scored: Scored, *, loss_type: str, gather: Callable[[Tensor], Tensor]
 ) -> TakenOut:

@@ -1,7 +1,8 @@
 """The one seam with TRL: GRPOTrainer with two overridden methods, and nothing copied from it.
 
 Stage A replaces how rewards are computed (`_calculate_rewards`); stage B replaces the advantages that TRL made and
-takes dropped groups out of the loss (`_generate_and_score_completions`). Pinned to TRL 1.16.0 by
+takes dropped groups out of the loss (`_generate_and_score_completions`). Loss and gradients are TRL's, and
+looked at (`dro_lab.training.finite_steps`). Pinned to TRL 1.16.0 by
 tests/contract/test_trl_seam.py: to upgrade, move the pin and run that file.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +20,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
+from dro_lab.training.arguments import placeholder
 from dro_lab.training.clock import PartClock
-from dro_lab.training.dropped import as_rows, loss_mask, take_out_dropped
+from dro_lab.training.dropped import as_rows, loss_mask, per_rollout, take_out_dropped
 from dro_lab.training.empty_update import SkipEmptyUpdate
+from dro_lab.training.finite_steps import FiniteSteps
 from dro_lab.training.greedy import greedy_decoding
+from dro_lab.training.nonfinite import FiniteGuard
 from dro_lab.training.ranks import over_all_ranks
 from dro_lab.training.refill import Refill
 from dro_lab.training.rollouts import RolloutScorer, ScoredStep
@@ -31,7 +36,7 @@ StepObserver = Callable[[ScoredStep, Tensor], Mapping[str, float]]
 """Called once per sampling round with the scored rollouts and advantages (P, G); returns metrics to log."""
 
 
-class LabTrainer(GRPOTrainer):
+class LabTrainer(FiniteSteps, GRPOTrainer):
     """GRPO whose rewards, masks and advantages come from the lab's pipeline.
 
     Args:
@@ -40,7 +45,7 @@ class LabTrainer(GRPOTrainer):
         observer: what to do with each step's rollouts.
         clock: seconds by part.
         refill: samples again for the groups that teach nothing; None: they stay empty.
-        kwargs: GRPOTrainer's own.
+        guard: catches what is not finite; None: it stops the run. Further arguments are GRPOTrainer's own.
     """
 
     def __init__(
@@ -51,15 +56,18 @@ class LabTrainer(GRPOTrainer):
         observer: StepObserver,
         clock: PartClock,
         refill: Refill | None = None,
+        guard: FiniteGuard | None = None,
         **kwargs: Any,
     ) -> None:
+        self.guard = guard or FiniteGuard(action="stop", folder=Path(kwargs["args"].output_dir), say=print)
         self.scoring, self.rows, self.observer, self.clock, self.refill = scoring, rows, observer, clock, refill
         self._scored: ScoredStep | None = None
         self.nothing_kept = False  # in all that was sampled for the coming update
         self._sampled_at = -1  # updates done when it last sampled
-        super().__init__(reward_funcs=[_named(scoring.pipeline.reward.name)], **kwargs)
+        super().__init__(reward_funcs=[placeholder(scoring.pipeline.reward.name)], **kwargs)
         self._kl_weight = self.beta
         self.add_callback(SkipEmptyUpdate(self))
+        self.guard.watch(self.policy)
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -69,7 +77,11 @@ class LabTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Sequence[Sequence[int]]
     ) -> Tensor:
-        with self.clock.part("scoring"), self.accelerator.autocast():
+        with (
+            self.clock.part("scoring"),
+            self.accelerator.autocast(),
+            self.rollouts_looked_at(inputs, completion_ids_list),
+        ):
             indices = tuple(example["row"] for example in inputs[:: self.num_generations])
             scored = self.scoring.score(
                 self.policy,
@@ -79,6 +91,7 @@ class LabTrainer(GRPOTrainer):
                 step=self.state.global_step,
                 progress=self.state.global_step / max(1, self.state.max_steps),
             )
+            self.guard.measured(scored.stats_for_reports)
             self._scored = replace(scored, rows=indices)
             outcome_B1 = self._scored.scored.rewards.outcome_PG.reshape(-1, 1).to(self.accelerator.device)
             return gather(outcome_B1)
@@ -93,6 +106,7 @@ class LabTrainer(GRPOTrainer):
             loss_mask_BT = loss_mask(batch)
             mask_PGC = loss_mask_BT.bool().cpu().unflatten(0, shape)
             advantages = self.scoring.pipeline.advantages(step.scored, mask_PGC, over_all_ranks(self.accelerator))
+            advantages = self.guard.advantages(advantages)
             rows = as_rows(advantages, width=loss_mask_BT.shape[1])
             batch["advantages"] = rows.to(batch["completion_ids"].device)
             all_ranks = self.accelerator.gather
@@ -101,12 +115,13 @@ class LabTrainer(GRPOTrainer):
             # gradients of several sampling rounds may add up to one update: one of them that teaches is enough
             self.nothing_kept = empty and (self.nothing_kept or self.state.global_step != self._sampled_at)
             self._sampled_at = self.state.global_step
-            for name, value in self.observer(step, _per_rollout(advantages)).items():
+            for name, value in self.observer(step, per_rollout(advantages)).items():
                 self._metrics["train"][name].append(value)
         return batch
 
     def _sample_and_score(self, inputs: Any) -> tuple[dict[str, Any], ScoredStep]:
-        batch = super()._generate_and_score_completions(inputs)
+        with self.sampling_looked_at(inputs):
+            batch = super()._generate_and_score_completions(inputs)
         assert self._scored is not None  # TRL has called _calculate_rewards
         return batch, self._scored
 
@@ -132,18 +147,3 @@ class LabTrainer(GRPOTrainer):
                 ]
         finally:
             model.train(training)
-
-
-def _per_rollout(advantages: Tensor) -> Tensor:
-    """(P, G): the mean over the tokens that got any."""
-    return advantages if advantages.dim() == 2 else advantages.sum(-1) / (advantages != 0).sum(-1).clamp(min=1)
-
-
-def _named(name: str) -> Callable[..., list[float | None]]:
-    """A placeholder that gives TRL's metrics the reward's name; `_calculate_rewards` never calls it."""
-
-    def placeholder(**_: Any) -> list[float | None]:
-        raise RuntimeError("LabTrainer computes rewards itself; TRL must not call this function")
-
-    placeholder.__name__ = name
-    return placeholder

@@ -15,6 +15,7 @@ from trl import GRPOTrainer
 from dro_lab.components import REFERENCE_NEED
 from dro_lab.rewards.r3 import r3
 from dro_lab.training import trainer as seam
+from dro_lab.training.finite_steps import FiniteSteps
 from dro_lab.types import FilterResult, Rewards
 from tests import lab_fixture as lab
 from tests.tiny import byte_tokenizer, tiny_qwen3
@@ -56,6 +57,8 @@ def test_the_adapter_is_thin_and_overrides_two_methods_only():
     assert len(source.splitlines()) < 150
     overridden = {name for name in vars(seam.LabTrainer) if name in vars(GRPOTrainer) and not name.startswith("__")}
     assert overridden == {"_calculate_rewards", "_generate_and_score_completions"}
+    looked_at = {name for name in vars(FiniteSteps) if name in dir(GRPOTrainer) and not name.startswith("__")}
+    assert looked_at == {"compute_loss", "training_step"}, "these pass on what TRL returns"
 
 
 def test_trl_is_imported_in_no_other_module():

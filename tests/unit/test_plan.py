@@ -123,7 +123,7 @@ def test_memory_by_part_on_literals() -> None:
     assert found["weights"] == found["gradients"] == 4 * shape.parameters
     assert found["optimizer"] == 8 * shape.parameters
     assert found["KV cache"] == 8 * 50 * (2 * 2 * 1 * 4) * 4
-    assert found["logits"] == 2 * 30 * 10 * 12
+    assert found["logits"] == 2 * 30 * 10 * 8
     assert found["scoring"] == 5 * 16 * 4 + 3 * 10 * 8
     split = parts(shape, WORK, replace(setting, devices=4, sharding="full"))
     assert split["optimizer"] == found["optimizer"] // 4
