@@ -48,7 +48,7 @@ class Final:
         self.ledger = ledger
         if not ledger.progress().complete:
             raise UserError(
-                "the sweep has no winner: none of its trials finished. sweep folder's trials.csv says why each failed; "
+                "the sweep has no winner: none of its trials finished. trials.csv in its folder says why each ended; "
                 "give more trials (hydra.sweeper.n_trials), or begin anew with hydra.sweeper.study_name=NAME"
             )
         self.winner: FrozenTrial = ledger.study.best_trial
@@ -82,8 +82,8 @@ class Final:
         """
         if ending.state is not TrialState.COMPLETE:
             raise UserError(
-                f"the winner's run with seed={run.seed} on the test split failed: {ending.error} Mend that; the same "
-                "command runs what is missing"
+                f"the winner's run with seed={run.seed} on the test split failed: {str(ending.error).rstrip('.')}. "
+                "Mend that; the same command runs what is missing"
             )
         self.ledger.study.set_user_attr(self._key(run.seed), ending.value)
 

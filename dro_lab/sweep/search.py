@@ -32,6 +32,7 @@ from dro_lab.sweep import checks
 from dro_lab.sweep.config import JOB_MARK
 from dro_lab.sweep.final import Final
 from dro_lab.sweep.ledger import (
+    ERROR,
     Ending,
     Ledger,
     TrialState,
@@ -244,11 +245,11 @@ class Search(OptunaSweeperImpl):
     def _check_failures(self, ledger: Ledger) -> None:
         progress = ledger.progress()
         if progress.failed > self.max_failures:
-            errors = [t.user_attrs.get("error") for t in ledger.trials() if t.user_attrs.get("error")]
+            errors = [t.user_attrs[ERROR] for t in ledger.trials() if ERROR in t.user_attrs]
             raise UserError(
                 f"hydra.sweeper.max_failures={self.max_failures}: {progress.failed} trials of the sweep have failed, "
-                f"the last one with: {errors[-1] if errors else 'no message'} Mend that and give a higher limit to go "
-                "on, or begin anew with hydra.sweeper.study_name=NAME"
+                f"the last one with: {str(errors[-1]).rstrip('.')}. Mend that and give a higher limit to go on, or "
+                " begin anew with hydra.sweeper.study_name=NAME"
             )
 
     def _sampler(self, so_far: int) -> BaseSampler:

@@ -11,10 +11,13 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from dro_lab.build import build_pipeline
+from dro_lab.config import check
 from dro_lab.data.__main__ import CONF, compose
 from dro_lab.errors import UserError
+from dro_lab.sweep.space import parse_space
 from tests.cli_fixture import run_main
-from tests.sweep_fixture import OMEGA, cheap_runs, errors, near_two, states, study, sweep
+from tests.sweep_fixture import OMEGA, cheap_runs, errors, multirun, near_two, states, study, sweep
 
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 
@@ -32,7 +35,7 @@ def result(name: str = "r3_omega") -> Any:
 
 
 def test_a_sweep_runs_its_trials_and_reports_its_winner_on_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = cheap_runs(monkeypatch)
+    runs = cheap_runs(monkeypatch, figures=True)
     ended = sweep()
     assert ended.code == 0, ended.err
     assert len(runs.omegas) == len(set(runs.omegas)) == 4
@@ -89,37 +92,35 @@ def test_ctrl_c_leaves_a_state_from_which_the_same_command_continues(monkeypatch
     assert (counts["complete"], counts["interrupted"], counts["failed"]) == (4, 1, 0)
 
 
-def fails(kind: str) -> Any:
-    """An answer that goes wrong in the second of all trials."""
+FAILURES = {
+    "nan": (None, "came out as nan"),
+    "user": (UserError("judge: no key"), "judge: no key"),
+    "bug": (ValueError("shape (3,)"), "ValueError: shape (3,)"),
+    "exit": (SystemExit(3), "exit status 3"),
+}
 
+
+def test_a_failed_trial_is_recorded_and_does_not_end_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(cfg: Any, trial: Any) -> float:
-        answer.calls += 1  # type: ignore[attr-defined]
-        if answer.calls != 2:  # type: ignore[attr-defined]
+        if len(runs.seen) > len(FAILURES):
             return near_two(cfg)
-        if kind == "nan":
+        error, _ = list(FAILURES.values())[len(runs.seen) - 1]
+        if error is None:
             return float("nan")
-        raise {"user": UserError("judge: no key"), "bug": ValueError("shape (3,)"), "exit": SystemExit(3)}[kind]
+        raise error
 
-    answer.calls = 0  # type: ignore[attr-defined]
-    return answer
-
-
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [("nan", "nan"), ("user", "judge: no key"), ("bug", "ValueError: shape (3,)"), ("exit", "status 3")],
-)
-def test_a_failed_trial_is_recorded_and_does_not_end_the_sweep(
-    monkeypatch: pytest.MonkeyPatch, kind: str, text: str
-) -> None:
-    runs = cheap_runs(monkeypatch, fails(kind))
-    ended = sweep(trials=3, seeds=0)
+    runs = cheap_runs(monkeypatch, answer)
+    ended = sweep(trials=6, seeds=0)
     assert ended.code == 0, ended.err
-    assert states(study()) == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert text in study().trials[1].user_attrs["error"]
-    assert text in pd.read_csv("outputs/sweeps/r3_omega/trials.csv")["error"][1]
-    assert result()["trials"]["failed"] == 1
-    assert sweep(trials=3, seeds=0).code == 0
-    assert len(runs.seen) == 3, "a failed trial was run again"
+    assert states(study()) == ["FAIL"] * 4 + ["COMPLETE"] * 2
+    for row, (_, text) in zip(
+        pd.read_csv("outputs/sweeps/r3_omega/trials.csv").itertuples(), FAILURES.values(), strict=False
+    ):
+        assert text in row.error
+        assert text in study().trials[row.number].user_attrs["error"]
+    assert (result()["trials"]["failed"], result()["trials"]["complete"]) == (4, 2)
+    assert sweep(trials=6, seeds=0).code == 0
+    assert len(runs.seen) == 6, "a failed trial was run again"
 
 
 def test_failures_are_counted_over_the_whole_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,8 +205,8 @@ BAD = {
 def test_bad_input_is_refused_before_any_trial(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides, expected = BAD[name]
     runs = cheap_runs(monkeypatch)
-    chosen = [] if overrides[0].startswith("+sweep=") else ["+sweep=r3_omega"]
-    ended = run_main(["--multirun", "tracking=none", *chosen, *overrides])
+    real = overrides[0].startswith("+sweep=")  # the rest is the same with a flat configuration
+    ended = run_main(["--multirun", *overrides]) if real else multirun(*overrides)
     assert ended.code == 2, ended.text
     assert ended.err.strip() == errors(ended)[0], "more than one message"
     assert "Traceback" not in ended.text
@@ -238,25 +239,25 @@ def test_a_locked_storage_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sweep(trials=2, seeds=0).code == 0
 
 
-@pytest.mark.parametrize(
-    ("changed", "key"),
-    [
-        ("reward.omega=interval(0.0,4.0)", "search reward.omega"),
-        ("objective=reward", "objective"),
-        ("hydra.sweeper.direction=minimize", "direction"),
-        ("steps=7", "steps"),
-    ],
-)
-def test_another_search_under_the_same_name_is_refused(monkeypatch: pytest.MonkeyPatch, changed: str, key: str) -> None:
+CHANGED = {
+    "reward.omega=interval(0.0,4.0)": "search reward.omega",
+    "objective=reward": "objective",
+    "hydra.sweeper.direction=minimize": "direction",
+    "steps=7": "steps",
+}
+
+
+def test_another_search_under_the_same_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = cheap_runs(monkeypatch)
     assert sweep(trials=1, seeds=0).code == 0
     before = Path("outputs/sweeps/r3_omega/study.db").read_bytes()
-    ended = sweep(changed, trials=2, seeds=0)
-    assert (ended.code, len(errors(ended)), len(runs.seen)) == (2, 1, 1)
-    assert key in errors(ended)[0]
-    assert "hydra.sweeper.study_name=NAME" in errors(ended)[0]
+    for changed, key in CHANGED.items():
+        ended = sweep(changed, trials=2, seeds=0)
+        assert (ended.code, len(errors(ended)), len(runs.seen)) == (2, 1, 1)
+        assert key in errors(ended)[0]
+        assert "hydra.sweeper.study_name=NAME" in errors(ended)[0]
     assert Path("outputs/sweeps/r3_omega/study.db").read_bytes() == before
-    assert sweep(changed, "hydra.sweeper.study_name=other", trials=1, seeds=0).code == 0
+    assert sweep("steps=7", "hydra.sweeper.study_name=other", trials=1, seeds=0).code == 0
 
 
 def test_trials_without_their_study_are_not_mixed_with_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,22 +273,25 @@ def test_trials_without_their_study_are_not_mixed_with_others(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_every_sweep_of_conf_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = cheap_runs(monkeypatch, lambda cfg, trial: float(len(runs.seen)))
-    ended = sweep(name=name, trials=1, seeds=1)
-    assert ended.code == 0, ended.err
-    params = OmegaConf.load(CONF / "sweep" / f"{name}.yaml").hydra.sweeper.params
-    trial = study(name).trials[0]
-    assert set(trial.params) == set(params)
-    for key, value in trial.params.items():
-        assert OmegaConf.select(runs.seen[0], key) == value
-        assert OmegaConf.select(runs.tested[0], key) == value
-
-
-@pytest.mark.parametrize("name", SWEEPS)
-def test_every_sweep_of_conf_states_what_it_is(name: str) -> None:
+def test_every_sweep_of_conf_states_what_it_is_and_can_start_at_both_ends(name: str) -> None:
     sweeper = OmegaConf.load(CONF / "sweep" / f"{name}.yaml").hydra.sweeper
     assert (sweeper.study_name, sweeper.direction, sweeper.sampler.seed) == (name, "maximize", 0)
     assert sweeper.n_trials >= 10
-    cfg = compose([f"+sweep={name}"])
-    assert (cfg.objective, cfg.evaluation.split) == ("quality", "validation")
+    space = parse_space(sweeper.params, [f"+sweep={name}"])
+    for high in (False, True):
+        params = space.corner(high)
+        cfg = compose(space.overrides(params))
+        check(cfg)
+        build_pipeline(cfg, {})
+        assert (cfg.objective, cfg.evaluation.split) == ("quality", "validation")
+        assert {key: OmegaConf.select(cfg, key) for key in sweeper.params} == params
+
+
+def test_a_sweep_of_conf_runs_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = cheap_runs(monkeypatch)
+    few = ["hydra.sweeper.n_trials=1", "hydra.sweeper.final_seeds=1", "tracking=none"]
+    ended = run_main(["--multirun", "+sweep=dro", *few])
+    assert ended.code == 0, ended.err
+    for key, value in study("dro").trials[0].params.items():
+        assert [OmegaConf.select(cfg, key) for cfg in runs.seen] == [value, value]
+    assert [cfg.names.gating for cfg in runs.seen] == ["rubric", "rubric"]
