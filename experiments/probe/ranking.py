@@ -159,7 +159,9 @@ def pairs_right(beds: Sequence[str], predicted: Sequence[float], measured: Seque
     return right / pairs if pairs else math.nan
 
 
-def agreement(settings: Sequence[Setting], predictor: str, statistic: Statistic, *, over: str) -> Agreement:
+def agreement(
+    settings: Sequence[Setting], predictor: str, statistic: Statistic, *, over: str, resamples: int = RESAMPLES
+) -> Agreement:
     """The statistic with a bootstrap interval.
 
     Args:
@@ -183,7 +185,7 @@ def agreement(settings: Sequence[Setting], predictor: str, statistic: Statistic,
 
     drawn = [
         value(list(rng.choice(names, size=len(names))) if over == "beds" else names, draw=True)
-        for _ in range(RESAMPLES)
+        for _ in range(resamples)
     ]
     finite = [found for found in drawn if not math.isnan(found)]
     tail = (1 - CONFIDENCE) / 2
