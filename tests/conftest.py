@@ -1,6 +1,25 @@
 """What holds for the whole suite."""
 
+from __future__ import annotations
+
 import gc
+
+import pytest
+
+LONG = ("invariants", "notebooks", "browser", "faults", "configs")
+"""Folders of whole runs."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """xdist would hand out the files with the most tests first, and end on those of a few whole runs."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that all processes end together: whole runs, then files with a slow test, then the rest."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.parent.name not in LONG, item.path not in slow))
 
 
 def pytest_collection_finish() -> None:

@@ -55,7 +55,7 @@ def data(cfg: Any, group: str, name: str, folder: Path) -> None:
         file.write_text("\n".join(json.dumps(row) for row in ROWS[name]))
         cfg.dataset.source = str(file)
     else:
-        cfg.dataset.sizes = {"train": 4, "validation": 2, "test": 2}
+        cfg.dataset.sizes = {"train": 4, "validation": 2, "test": 2, "ood": 2}
     task = build.load_task(cfg)
     assert task.name == name
     assert all(len(rows) > 0 for rows in task.splits.values())
