@@ -29,7 +29,7 @@ probe.split=train     where the queries come from
 probe.omegas=[0,.5,1,2,4,8,16]  R3's exponents to compare
 probe.label=auto      quality by the data set's metric (metric), an LLM judge (judge; needs judge=openai or
                       judge=policy) or none; auto: the first that is there
-probe.floor=auto      score against permuted references too: auto (where there is no label), true or false
+probe.floor=auto      score against permuted references too: auto (where no label ranks), true or false
 probe.reflective=0.5  where reflective tokens are not known: those from this share of the largest sigma on
 probe.g=2.1           signal-to-noise of an oracle's gradient at 4 prompts a step (a fit), for predicted steps
 probe.confidence=0.9  of the bootstrap intervals over queries; probe.bootstrap=2000 resamples

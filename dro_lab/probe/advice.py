@@ -53,7 +53,7 @@ def advise(findings: Findings) -> Advice:
     filter_point, filters = _filter(findings)
     points = [
         *reward_points,
-        *_omega_points(findings),
+        *(_omega_points(findings) if chosen is not None else []),
         filter_point,
         *_gate_points(findings, chosen),
         *_warnings(findings),
@@ -84,7 +84,8 @@ def _by_label(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[Rewa
     if not quality.varied:
         text = "Nothing can be learnt here: quality does not vary within any group of rollouts."
         evidence = f"mean quality {_two(quality.mean)} by {quality.name}; each query's rollouts are all equally good"
-        return None, text, [_point("reward", "Take easier or harder queries, or a higher temperature.", evidence)]
+        points = [_point("reward", "Take easier or harder queries, or a higher temperature.", evidence)]
+        return None, text, [*points, *([_floor_point(rivals)] if _held(rivals) else [])]
     points = _ceiling(findings)
     with_signal = [reward for reward in rivals if reward.rho is not None and _above(reward.rho, 0.0)]
     if not with_signal:
@@ -120,11 +121,8 @@ def _by_label(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[Rewa
 
 
 def _by_floor(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[RewardFinding | None, str, list[Point]]:
-    held = [reward for reward in rivals if reward.over_floor is not None]
-    shown = "; ".join(
-        f"{reward.title} {_interval(reward.over_floor)} times its floor, reliability {_two(reward.reliability)}"
-        for reward in held
-    )
+    held = _held(rivals)
+    shown = _over_floor(held)
     if not held:
         text = "Nothing ranks the rewards: there is no quality label and no noise floor."
         return None, text, [_point("reward", "Give a label (a metric, or an LLM judge).", findings.quality.note)]
@@ -152,6 +150,25 @@ def _by_floor(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[Rewa
         f"Train with {chosen.title}, as far as can be told without a quality label.",
         [_point("reward", text, shown), _point("warning", caution, findings.quality.note)],
     )
+
+
+def _held(rivals: Sequence[RewardFinding]) -> list[RewardFinding]:
+    """The rewards of which the noise floor is known."""
+    return [reward for reward in rivals if reward.over_floor is not None]
+
+
+def _over_floor(held: Sequence[RewardFinding]) -> str:
+    return "; ".join(
+        f"{reward.title} {_interval(reward.over_floor)} times its floor, reliability {_two(reward.reliability)}"
+        for reward in held
+    )
+
+
+def _floor_point(rivals: Sequence[RewardFinding]) -> Point:
+    held = _held(rivals)
+    clear = [reward.title for reward in held if reward.over_floor is not None and _above(reward.over_floor, 1.0)]
+    text = f"What reacts to its own reference beyond chance: {', '.join(clear) or 'no reward'}."
+    return _point("reward", text, _over_floor(held))
 
 
 def _choose(rewards: Sequence[RewardFinding]) -> tuple[RewardFinding, RewardFinding, str]:
@@ -200,7 +217,7 @@ def _omega_points(findings: Findings) -> list[Point]:
     omega = _omega(findings)
     if omega is None or not findings.omegas:
         return []
-    notes = [_point("omega", "The closed formula does not hold here.", note) for note in findings.formula_notes]
+    notes = [_point("omega", "Read the closed formula with care.", note) for note in findings.formula_notes]
     if findings.omega_measured is not None:
         curve = ", ".join(
             f"{found.omega:g}: {_two(found.rho.value if found.rho else None)}" for found in findings.omegas

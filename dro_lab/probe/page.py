@@ -18,6 +18,11 @@ from dro_lab.report.figures import Curve
 from dro_lab.report.page import content_security_policy, embedded
 
 REPORT = Path(dro_lab.report.__file__).parent
+OWN_STYLE = """\
+.wrap { white-space: pre-wrap; overflow-wrap: anywhere; }
+.tight td, .tight th { font-size: .84rem; padding-right: 9px; }
+.wide.tight td:first-child { min-width: 130px; }
+"""
 
 
 def render(findings: Findings, advice: Advice, drawn: Sequence[Curve]) -> str:
@@ -33,7 +38,7 @@ def render(findings: Findings, advice: Advice, drawn: Sequence[Curve]) -> str:
         two=words.two, percent=words.percent, seconds=words.seconds, visible=visible, embedded=embedded
     )
     rules = "".join(f"{selector}{{{rule}}}\n" for selector, rule in sorted(rules_of(drawn).items()))
-    style = environment.get_template("style.css.j2").render() + rules
+    style = environment.get_template("style.css.j2").render() + OWN_STYLE + rules
     columns, rows = words.reward_table(findings)
     omega_columns, omega_rows = words.omega_table(findings)
     return environment.get_template("probe.html.j2").render(

@@ -19,6 +19,7 @@ from dro_lab.errors import UserError
 from dro_lab.judges.quality import asked_once, quality
 from dro_lab.prefilter.measure import sampling_trainer
 from dro_lab.probe.label import Label, label_of
+from dro_lab.probe.measures import varies
 from dro_lab.probe.settings import Settings
 from dro_lab.scoring.split import SplitGroups
 from dro_lab.scoring.stats import FIELDS, collect
@@ -101,7 +102,9 @@ def sample_and_score(
             started = time.perf_counter()
             stats, label = _judged(built, trainer, union, groups, stats, settings)
             judging = time.perf_counter() - started
-            wanted = settings.floor is True or (settings.floor == "auto" and not label.name)
+            # a label that never varies ranks nothing either
+            unranked = not bool(varies(label.values_PG).any())
+            wanted = settings.floor is True or (settings.floor == "auto" and unranked)
             floor = _floor(score, asked, groups, split, stats) if wanted else None
     return Sampled(
         rows=rows,

@@ -36,7 +36,7 @@ class Settings:
     split: str = "train"  # where the queries come from
     omegas: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
     label: str = "auto"  # quality by the data set's metric, by the judge, or none; auto: the first that is there
-    floor: bool | str = "auto"  # score against permuted references too; auto: where there is no label
+    floor: bool | str = "auto"  # score against permuted references too; auto: where no label ranks
     reflective: float = 0.5  # without known spans: reflective from this share of the reference's largest sigma on
     g: float = G  # gradient signal-to-noise of an oracle batch of 4 prompts (a fit)
     confidence: float = 0.9
@@ -53,7 +53,7 @@ class Settings:
         )
         checks.choice("probe.label", self.label, LABELS, todo="auto takes the data set's metric, else the judge")
         if self.floor not in FLOORS:
-            raise UserError(f"probe.floor={self.floor}: must be auto, true or false; auto: where there is no label")
+            raise UserError(f"probe.floor={self.floor}: must be auto, true or false; auto: where no label ranks")
         if not isinstance(self.split, str) or not self.split:
             raise UserError(f"probe.split={self.split}: must be the name of a split; train is the default")
         if not isinstance(self.omegas, tuple) or not self.omegas:
