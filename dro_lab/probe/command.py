@@ -31,6 +31,7 @@ from dro_lab.probe.advice import Advice, advise
 from dro_lab.probe.contenders import OVERRIDES, Contender, composed, contenders
 from dro_lab.probe.figures import curves
 from dro_lab.probe.findings import Findings, TopToken
+from dro_lab.probe.label import check_label
 from dro_lab.probe.page import render
 from dro_lab.probe.rollouts import Sampled, queries, sample_and_score
 from dro_lab.probe.settings import Asked, Settings
@@ -109,6 +110,7 @@ def probe(asked: Asked, configs: Mapping[str, DictConfig], base: DictConfig, var
     measured_anyway = frozenset[Need]().union(REFERENCE_NEED, *own)
     judge = component("judge", base.judge, name=names["judge"], supplied=frozenset({"needs"}))
     rivals = contenders(dict(configs), built.task, lambda task, needs: judge(task, needs=needs), measured_anyway)
+    check_label(built.task, built.judge.name, settings)
     rows = queries(built, settings, seed=base.seed)
     _announce(built, rivals, rows, settings)
     needs = [REFERENCE_NEED, *own, *(rival.needs for rival in rivals if rival.call is not None)]

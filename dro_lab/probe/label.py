@@ -15,7 +15,7 @@ from dro_lab.judges.protocol import UNKNOWN, Question
 from dro_lab.judges.quality import met, rows_of
 from dro_lab.probe.settings import Settings
 from dro_lab.rubrics.checks import checks_of
-from dro_lab.types import Check, RolloutGroups
+from dro_lab.types import Check, RolloutGroups, Task
 
 SURFACE = "reference_overlap"
 """The metric of data that names none: surface similarity, no label of quality."""
@@ -30,37 +30,49 @@ class Label:
     note: str
 
 
+def check_label(task: Task, judge: str, settings: Settings) -> None:
+    """Refuse, before anything is sampled, a label that data set and judge cannot give.
+
+    Raises:
+        UserError: ``probe.label`` is metric or judge, and there is none.
+    """
+    if settings.label == "metric" and not _exact(task) and not task.rubric_score:
+        raise UserError(
+            f"probe.label=metric: dataset={task.name} has no exact quality (its metric: {task.metric_name}); name a "
+            "metric (dataset=jsonl: dataset.metric=my_lab.metrics.right), or take probe.label=auto"
+        )
+    if settings.label == "judge" and judge in NO_GRADERS:
+        raise UserError(
+            f"probe.label=judge: judge={judge} cannot grade answers; choose judge=openai (with judge.base_url and "
+            "judge.model) or judge=policy"
+        )
+
+
+NO_GRADERS = ("exact", "none")
+"""Judges that can say nothing of an answer beside the data set's own programs."""
+
+
+def _exact(task: Task) -> bool:
+    return task.metric is not None and task.metric_name != SURFACE
+
+
 def label_of(built: Built, groups: RolloutGroups, values_PG: Tensor, settings: Settings) -> Label:
-    """The label that ``probe.label`` asks for.
+    """The label that ``probe.label`` asks for, as far as it can be had.
 
     Args:
         values_PG: what metric and judge of the run say of each answer, nan where they cannot.
-
-    Raises:
-        UserError: a label is asked for that the data set or the judge cannot give.
     """
     task, judge = built.task, built.judge.name
     unknown_PG = torch.full(groups.shape, math.nan)
     if settings.label == "none":
         return Label(values_PG=unknown_PG, name="", note="probe.label=none: no quality was asked for")
-    exact = task.metric is not None and task.metric_name != SURFACE
+    exact = _exact(task)
     told = (exact or task.rubric_score) and not values_PG.isnan().all()
     if settings.label in ("auto", "metric") and told:
         by = "" if exact else f", by judge={judge}: as good as that judge"
         return Label(values_PG=values_PG, name=task.metric_name, note=f"quality is {task.metric_name}{by}")
-    if settings.label == "metric":
-        raise UserError(
-            f"probe.label=metric: dataset={task.name} with judge={judge} has no exact quality (its metric: "
-            f"{task.metric_name}); name a metric (dataset=jsonl: dataset.metric=my_lab.metrics.right), or take "
-            "probe.label=auto"
-        )
-    if judge not in ("exact", "none"):
+    if settings.label != "metric" and judge not in NO_GRADERS:
         return _graded(built, groups)
-    if settings.label == "judge":
-        raise UserError(
-            f"probe.label=judge: judge={judge} cannot grade answers; choose judge=openai (with judge.base_url and "
-            "judge.model) or judge=policy"
-        )
     metric = f"its metric, {SURFACE}, is surface similarity" if task.metric_name == SURFACE else f"judge={judge}"
     note = (
         f"no quality label ({metric}): rewards are held against their noise floor instead; an LLM judge gives a label "
