@@ -33,7 +33,7 @@ class Setting:
     ratio: float = 2.0
     fast: float = 22.0  # median steps to target of the faster
     spread: float = 0.2  # standard deviation over seeds of the logarithm of the half-life
-    every: float = 0.25  # steps between evaluations
+    every: float = 1.0  # steps between evaluations
     last: float = 160.0
     noise: float = 0.0  # standard deviation of an evaluation
     window: int = 1

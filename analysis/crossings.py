@@ -155,17 +155,17 @@ class Aim:
     number: float = math.nan
     baseline: Arm | None = None
 
-    def levels(self, index_BS: NDArray[np.int64] | None = None, *, count: int = 1) -> FloatArray:
-        """(B,): the level for each resample of the baseline's seeds; without one, of the seeds as they are."""
+    def levels(self, index_BS: NDArray[np.int64] | None = None) -> FloatArray:
+        """(B,): the level for each resample of the baseline's seeds; (1,), of the seeds as they are, without."""
         if self.baseline is None:
-            return np.full(count if index_BS is None else len(index_BS), self.number)
+            return np.array([self.number])
         index = np.arange(len(self.baseline.seeds))[None] if index_BS is None else index_BS
         if self.kind == "final":
             found: FloatArray = self.baseline.final_S[index].mean(axis=1)
-        else:
-            common_SE = self.baseline.values_SE[:, np.isfinite(self.baseline.values_SE).all(axis=0)]
-            found = common_SE[index].mean(axis=1).max(axis=1)
-        return found if index_BS is not None else np.repeat(found, count)
+            return found
+        common_SE = self.baseline.values_SE[:, np.isfinite(self.baseline.values_SE).all(axis=0)]
+        best: FloatArray = common_SE[index].mean(axis=1).max(axis=1)
+        return best
 
     @property
     def level(self) -> float:
@@ -263,12 +263,12 @@ def verdict(
     sizes = [len(slow.seeds), len(fast.seeds), *([len(other.seeds)] if other else [])]
     drawn = resampled(*sizes, resamples=resamples, seed=seed)
     of_baseline = drawn[0] if aim.baseline is slow else drawn[1] if aim.baseline is fast else drawn[-1]
-    levels_B = aim.levels(of_baseline) if aim.baseline else aim.levels(count=resamples)
 
     def medians(arm: Arm, index_BS: NDArray[np.int64]) -> list[FloatArray]:
         """As the seeds are, in every resample; the same with censored runs at their last evaluation."""
-        x_BS = arm.crossings(axis, levels_B, crossing)
         x_1S = arm.crossings(axis, aim.levels(), crossing)
+        x_BS = arm.crossings(axis, aim.levels(of_baseline), crossing) if aim.baseline else x_1S
+        x_BS = np.broadcast_to(x_BS, index_BS.shape)
         horizon_S = arm.horizon_S(axis, crossing)
         return [
             median(x)

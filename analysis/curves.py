@@ -37,14 +37,15 @@ class Panel:
     title: str
     metric: str
     evaluated: bool = False
+    share: bool = False
 
 
 PANELS = (
     Panel(title="Quality, held-out", metric="quality", evaluated=True),
     Panel(title="Reward of sampled rollouts", metric="reward/sampled"),
-    Panel(title="Reflective tokens, held-out share", metric="reflective_share", evaluated=True),
-    Panel(title="Gate: groups rejected, share", metric="gate/rejected_share"),
-    Panel(title="Filter: rollouts dropped, share", metric="filter/dropped_share"),
+    Panel(title="Reflective tokens, held-out share", metric="reflective_share", evaluated=True, share=True),
+    Panel(title="Gate: groups rejected, share", metric="gate/rejected_share", share=True),
+    Panel(title="Filter: rollouts dropped, share", metric="filter/dropped_share", share=True),
     Panel(title="Reasoning, tokens", metric="rollouts/reasoning_tokens"),
     Panel(title="Entropy a token, nats", metric="entropy"),
     Panel(title="KL to the policy before training", metric="kl"),
@@ -90,6 +91,8 @@ def draw(
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
             if part.empty:
                 _say(axis, f"nobody logged {panel.metric}")
+            if panel.share and len(part):
+                axis.set_ylim(0, max(0.05, 1.05 * float(np.nanmax(part[["value", "high"]].to_numpy(dtype=float)))))
             for label in labels:
                 rows = part[part["label"] == label]
                 at, value, low, high = (rows[name].to_numpy(dtype=float) for name in ("x", "value", "low", "high"))

@@ -145,5 +145,6 @@ def save(drawn: Drawn, out: Path) -> list[Path]:
         raise UserError(f"-o {out} cannot be written ({error.strerror or error}); give another place.") from None
     finally:
         for made in temporary:
-            made.unlink(missing_ok=True)
+            if made.exists():
+                made.unlink()
     return paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ ASIDE_GROUPS = ("hydra.", "tracking.", "names.tracking", "names.scale")
 
 def flat_config(run: Run) -> dict[str, Any]:
     """``config.yaml`` as ``{"reward.omega": 2.0, ...}``; lists are values. Empty where there is none."""
-    return _flat(yaml.safe_load(run.config) or {}) if run.config else {}
+    return dict(_parsed(run.config))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Mapping[str, Any]:
+    """Parsed once a text: a comparison asks for its runs' labels many times."""
+    return _flat(yaml.safe_load(text) or {}) if text else {}
 
 
 def varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -229,18 +229,19 @@ def _crossings(panel: Axes, x: NDArray[np.float64], level: float, colour: str) -
 def _page(found: Found, *, head: str) -> str:
     arms, aim, metric = found.arms, found.aim, found.metric
     where = (
-        "where the straight line between two of these means meets it"
+        "where the straight line between two of these points meets it"
         if found.crossing == "interpolated"
         else f"at the first evaluation where the mean of the last {found.window} is not below it"
     )
+    smoothing = f"smoothed by means over {found.window}" if found.window > 1 else "not smoothed"
     lines = [
         f"# What it takes to {metric} {aim.level:.3g}",
         "",
         head,
         "",
-        f"Target: {metric} {aim.words}. Evaluations are smoothed by means over {found.window}; a run reaches the "
-        f"target {where}, and one that never does counts as later than its last step. {found.confidence:.0%} "
-        "percentile bootstrap intervals over seeds.",
+        f"Target: {metric} {aim.words}. Evaluations are {smoothing}; a run reaches the target {where}, and one that "
+        f"never does counts as later than its last step. {found.confidence:.0%} percentile bootstrap intervals over "
+        "seeds.",
         "",
     ]
     lines += [line for group in found.verdicts for line in (f"**{sentence(group, found)}**", "")]
@@ -262,11 +263,11 @@ def sentence(group: Sequence[Verdict], found: Found) -> str:
     if math.isnan(first.ratio.value):
         return f"Neither the median run of {first.slow} nor that of {first.fast} reaches {goal}."
     parts = [_clause(v, f"{found.confidence:.0%} interval " if number == 0 else "") for number, v in enumerate(group)]
-    counts = " and ".join(map(str, dict.fromkeys(first.seeds)))
-    each = "each " if len(set(first.seeds)) == 1 else ""
+    counts = f"{first.seeds[0]}" if first.seeds[0] == first.seeds[1] else f"{first.seeds[1]} and {first.seeds[0]}"
+    each = " each" if first.seeds[0] == first.seeds[1] else ""
     return (
         f"To {goal}, {first.fast} takes {', '.join(parts[:-1])} and {parts[-1]} than {first.slow} "
-        f"({each}{counts} seed{'s' * (max(first.seeds) > 1)})."
+        f"({counts} seed{'s' * (max(first.seeds) > 1)}{each})."
     )
 
 
@@ -279,7 +280,7 @@ def _clause(v: Verdict, level: str) -> str:
         value, low, high = 1 / value, _inverse(high), _inverse(low)
     said = f"{'more than ' * beyond}{_two(value)} times {'more' if more else 'fewer'} {v.axis}"
     if min(v.seeds) < 2:
-        return f"{said} (one seed: no interval)"
+        return f"{said} (no interval)"
     spread = f"{level}{_two(low)} {'or more' if math.isinf(high) else f'to {_two(high)}'}"
     return f"{said} ({spread}{'; no clear difference' * (low <= 1 <= high)})"
 
@@ -316,10 +317,13 @@ def _ratio_cells(v: Verdict) -> list[str]:
 
 def _notes(found: Found) -> list[str]:
     notes = []
-    few = [label for label, arm in found.arms.items() if len(arm.seeds) < FEW]
+    few = [label for label, arm in found.arms.items() if 1 < len(arm.seeds) < FEW]
+    alone = [label for label, arm in found.arms.items() if len(arm.seeds) == 1]
     baseline = found.aim.baseline
     if few and found.verdicts:
         notes.append(f"fewer than {FEW} seeds ({', '.join(few)}): the intervals are narrower than they should be.")
+    if alone and found.verdicts:
+        notes.append(f"one seed of {', '.join(alone)}: what another seed would change is not known.")
     if baseline is not None and baseline.start_S.mean() >= found.aim.level:
         notes.append(f"{baseline.label} did not gain: the level that it sets is not above its start.")
     if any(math.isinf(v.ratio.value) for group in found.verdicts for v in group):

@@ -26,3 +26,11 @@ def pytest_collection_finish() -> None:
     """What the imports made stays for good: later garbage collections (each run starts with one) skip it."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests measured and want read: their property ``printed``, from every process."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "printed" and report.when == "call":
+                terminalreporter.write_line(str(text))

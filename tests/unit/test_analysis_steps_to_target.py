@@ -1,0 +1,230 @@
+"""Steps to target on runs with planted crossings: ratios, censoring, baseline targets, coverage, messages."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.bootstrap import CENSORED, median
+from analysis.coverage import SETTINGS, Setting, measure
+from analysis.crossings import Aim, smoothed_arm
+from analysis.load import load_runs
+from analysis.steps_to_target import draw, main, smoothed, steps_to_target
+from tests.analysis_fixture import write_run
+
+
+def line(slope: float, *, start: float = 0.2, last: int = 40, every: int = 4) -> list[tuple[int, float]]:
+    """Quality that rises by ``slope`` a step: it reaches ``v`` at step ``(v - start) / slope`` exactly."""
+    return [(step, start + slope * step) for step in range(0, last + 1, every)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """r3 reaches 0.5 at steps 8 to 12, avg_prob at 16 to 24 with half the tokens a step; rouge at 60, after its end."""
+    root = tmp_path_factory.mktemp("runs")
+    for seed, step in enumerate((8, 9, 10, 11, 12)):
+        write_run(root / f"r3_{seed}", line(0.3 / step), reward="r3", seed=seed, tokens_a_step=2000)
+        write_run(root / f"avg_{seed}", line(0.3 / (2 * step)), reward="avg_prob", seed=seed, tokens_a_step=1000)
+        write_run(root / f"rouge_{seed}", line(0.3 / 60), reward="rouge", seed=seed, tokens_a_step=1000)
+    return load_runs([root])
+
+
+def chosen(runs, *rewards):
+    return [run for run in runs if run.summary["reward"] in rewards]
+
+
+def test_a_planted_ratio_comes_back_on_both_axes(runs):
+    found = draw(chosen(runs, "r3", "avg_prob"), target=0.5, resamples=2000)
+    crossings = found.frame[(found.frame["shows"] == "crossing") & (found.frame["axis"] == "steps")]
+    by_label = {label: sorted(part["x"]) for label, part in crossings.groupby("label")}
+    assert by_label["r3"] == pytest.approx([8, 9, 10, 11, 12])
+    assert by_label["avg_prob"] == pytest.approx([16, 18, 20, 22, 24])
+    # twice the steps, half the tokens a step: the tokens are the same
+    assert "r3 takes 2.00 times fewer steps (90% interval 1.60 to 2.50)" in found.page
+    assert "1.00 times fewer tokens (0.80 to 1.25; no clear difference) than avg_prob (5 seeds each)" in found.page
+    assert "| avg_prob / r3 | steps | 2.00 | 1.60 to 2.50 |" in found.page
+    assert "| r3 | 5 | 5 of 5 | 10 | 20,000 | 8 9 10 11 12 |" in found.page
+
+
+def test_whole_evaluations_count_as_the_plain_functions_do(runs):
+    found = draw(chosen(runs, "r3", "avg_prob"), target=0.5, crossing="evaluation", resamples=200)
+    crossings = found.frame[(found.frame["shows"] == "crossing") & (found.frame["axis"] == "steps")]
+    expected = {
+        (run.summary["reward"], run.summary["seed"]): steps_to_target(
+            list(zip(run.evals["step"], run.evals["value"], strict=True)), 0.5, window=3
+        )
+        for run in chosen(runs, "r3", "avg_prob")
+    }
+    assert {(row.label, int(row.seed)): row.x for row in crossings.itertuples()} == expected
+
+
+def test_a_run_that_never_arrives_is_censored_and_bounds_the_ratio(runs):
+    found = draw(chosen(runs, "r3", "rouge"), target=0.5, resamples=500)
+    assert "| rouge | 5 | 0 of 5 | > 36 | > 36,000 | – – – – – |" in found.page
+    # 36 is the middle of the last window: rouge needs more than 36 / 10 times r3's median
+    assert "| rouge / r3 | steps | > 3.60 | > 3.00 to ∞ |" in found.page
+    assert "more than 3.60 times fewer steps (90% interval 3.00 or more)" in found.page
+    assert found.frame.loc[found.frame["label"] == "rouge", "x"].max() == CENSORED
+
+
+def test_a_baseline_sets_the_target_by_its_final_or_its_best_level(tmp_path):
+    down = [(0, 0.2), (4, 0.5), (8, 0.6), (12, 0.4)]
+    for seed in (0, 1):
+        write_run(tmp_path / f"a{seed}", down, reward="avg_prob", seed=seed)
+        write_run(tmp_path / f"b{seed}", line(0.1, last=12), seed=seed)
+    runs = load_runs([tmp_path])
+    final = draw(runs, target="baseline:avg_prob", window=1, resamples=200)
+    assert "the final level of avg_prob" in final.page
+    assert final.frame.loc[final.frame["shows"] == "target", "value"].unique() == pytest.approx([0.4])
+    best = draw(runs, target="best:avg_prob", window=1, resamples=200)
+    assert best.frame.loc[best.frame["shows"] == "target", "value"].unique() == pytest.approx([0.6])
+    # avg_prob meets its best at step 8, r3 at (0.6 - 0.2) / 0.1 = 4
+    assert "| avg_prob / r3 | steps | 2.00 | 2.00 to 2.00 |" in best.page
+
+
+def test_a_baseline_target_moves_with_the_resampled_seeds():
+    steps = np.broadcast_to(np.arange(0.0, 41.0, 4.0), (4, 11))
+    slopes = np.array([[0.005], [0.01], [0.015], [0.02]])
+    arm = smoothed_arm("a", range(4), {"steps": steps}, 0.2 + slopes * steps, window=1)
+    aim = Aim(kind="final", baseline=arm)
+    assert aim.level == pytest.approx(0.2 + 0.0125 * 40)
+    levels = aim.levels(np.array([[0, 0, 0, 0], [3, 3, 3, 3]]))
+    assert levels == pytest.approx([0.4, 1.0])
+    reached = arm.crossings("steps", levels, "interpolated")
+    assert reached[0] == pytest.approx([40, 20, 40 / 3, 10])
+    assert reached[1] == pytest.approx([CENSORED, CENSORED, CENSORED, 40])
+
+
+@given(
+    values=st.lists(st.floats(0, 1, width=32), min_size=3, max_size=12),
+    level=st.floats(0, 1, width=32),
+    window=st.integers(1, 3),
+)
+def test_crossings_agree_with_a_plain_reading_of_the_curve(values, level, window):
+    steps = [4.0 * i for i in range(len(values))]
+    arm = smoothed_arm("a", [0], {"steps": np.array([steps])}, np.array([values]), window=window)
+    curve = [(int(step), value) for step, value in zip(steps, values, strict=True)]
+    first = arm.crossings("steps", np.array([level]), "evaluation")[0, 0]
+    means = smoothed(curve, window=window)
+    expected = next((step for step, value in means if value >= level), CENSORED)
+    if all(abs(value - level) > 1e-9 for _, value in means):  # sums in another order may differ in the last bit
+        assert first == expected
+    between = arm.crossings("steps", np.array([level]), "interpolated")[0, 0]
+    lag = 4.0 * (window - 1) / 2
+    if math.isinf(first):
+        assert math.isinf(between)
+    else:  # within the evaluation that it was rounded up to
+        assert first - lag - 4.0 - 1e-6 <= between <= first - lag + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"target": "1.9"}, "no run comes to quality 1.9; the highest smoothed value is .* Choose a lower target"),
+        ({"target": "0.1"}, "every run starts at quality 0.1 or above"),
+        ({"target": "high"}, r"--target high: give a number \(0.7\), baseline:SETTING"),
+        ({"target": "nan"}, "its level is nan"),
+        ({"target": "baseline:seq_prob"}, "there are no runs of seq_prob; the settings here are avg_prob, r3"),
+        ({"target": 0.5, "metric": "speed"}, "metric=speed: .*it has quality"),
+        ({"target": 0.5, "x": "steps"}, "--x steps: a verdict names at least two axes"),
+        ({"target": 0.5, "x": "steps,hours"}, "--x hours: not an axis"),
+        ({"target": 0.5, "window": 30}, "--window 30: .* has 11 evaluations"),
+        ({"target": 0.5, "window": 0}, "--window 0: must be at least 1"),
+        ({"target": 0.5, "against": "rouge"}, "--against rouge: there are no runs of rouge"),
+        ({"target": 0.5, "confidence": 90}, "--confidence 90: must lie between 0 and 1"),
+        ({"target": 0.5, "resamples": 3}, "--resamples 3: must be at least 100"),
+    ],
+)
+def test_what_cannot_be_answered_is_said_in_one_message(runs, tmp_path, capsys, options, said):
+    out = tmp_path / "fig.png"
+    places = [str(run.folder) for run in chosen(runs, "r3", "avg_prob")]
+    given_ = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    assert main([*places, *given_, "-o", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert pd.Series([captured.err]).str.match(f"error: .*{said}").all(), captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_picture_numbers_and_page_together(runs, tmp_path, capsys):
+    out = tmp_path / "new" / "fig.svg"
+    places = [str(run.folder) for run in chosen(runs, "r3", "avg_prob")]
+    assert main([*places, "--target", "baseline:avg_prob", "--x", "steps,tokens,seconds", "-o", str(out)]) == 0
+    assert sorted(path.name for path in out.parent.iterdir()) == ["fig.csv", "fig.md", "fig.svg"]
+    page = out.with_suffix(".md").read_text()
+    assert page in capsys.readouterr().out
+    assert "--target baseline:avg_prob --x steps,tokens,seconds" in page  # the command
+    assert "seeds 0, 1, 2, 3, 4, at commit" in page
+    assert "| avg_prob / r3 | seconds |" in page
+    frame = pd.read_csv(out.with_suffix(".csv"))
+    assert set(frame["shows"]) == {"target", "curve", "crossing"}
+    assert set(frame["axis"]) == {"steps", "tokens", "seconds"}
+
+
+@pytest.mark.parametrize("name", ["fig.txt", "folder.png", "file.txt/fig.png"])
+def test_a_figure_that_cannot_be_written_leaves_nothing(runs, tmp_path, capsys, name):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file.txt").write_text("kept")
+    before = sorted(tmp_path.rglob("*"))
+    places = [str(run.folder) for run in chosen(runs, "r3")]
+    assert main([*places, "--target", "0.5", "-o", str(tmp_path / name)]) == 2
+    assert capsys.readouterr().err.startswith("error: -o ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_one_run_alone_is_drawn_without_verdict(runs):
+    found = draw(chosen(runs, "r3")[:1], target=0.5)
+    assert "times" not in found.page
+    assert "| r3 | 1 | 1 of 1 |" in found.page
+    assert (found.frame["shows"] == "evaluation").sum() == 2 * 11
+
+
+def test_medians_sort_infinity_last():
+    assert median(np.array([[1.0, np.inf, 3.0], [np.inf, np.inf, 2.0]])).tolist() == [3.0, np.inf]
+    assert median(np.array([1.0, 2.0, np.inf, 4.0])).item() == 3.0
+    assert median(np.array([1.0, np.inf])).item() == np.inf
+
+
+PLANTED = {"fine grid": SETTINGS["fine grid, no noise"], "real grid": SETTINGS["every 4 steps, noise 0.02, window 3"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_interval_covers_a_planted_ratio_of_two(name, record_property):
+    found = measure(PLANTED[name])
+    record_property(
+        "printed",
+        f"steps to target: the 90% interval covers a planted ratio of 2.0 in {found.share:.1%} of 1,000 repetitions "
+        f"at 8 seeds, {name} (median estimate {found.ratio:.2f})",
+    )
+    assert 0.85 <= found.share <= 0.97
+    assert found.ratio == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.slow
+def test_whole_evaluations_bias_the_ratio_towards_one():
+    coarse = replace(SETTINGS["every 10 steps, noise 0.02, window 3"], repetitions=200)
+    counted, interpolated = measure(coarse, "evaluation"), measure(coarse, "interpolated")
+    assert counted.ratio < interpolated.ratio <= 2.0
+    assert counted.share < 0.5 < 0.8 < interpolated.share
+
+
+def test_a_run_that_ends_before_the_target_keeps_the_interval_honest():
+    found = measure(Setting(every=4, last=48, repetitions=200, resamples=400))
+    assert 0.05 < found.censored < 0.3
+    assert 0.8 <= found.share <= 0.99
+
+
+def test_paths_and_loaded_runs_are_the_same_thing(runs):
+    folders = [Path(run.folder) for run in chosen(runs, "r3", "avg_prob")]
+    a = draw(folders, target=0.5, resamples=200)
+    b = draw(chosen(runs, "r3", "avg_prob"), target=0.5, resamples=200)
+    pd.testing.assert_frame_equal(a.frame, b.frame)
