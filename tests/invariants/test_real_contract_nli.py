@@ -107,7 +107,7 @@ def test_the_main_job_samples_and_scores_32_real_rows(
         [
             "dataset=contract_nli",
             f"dataset.source={folder}",
-            "dataset.max_prompt_chars=2000",
+            "dataset.max_prompt_chars=1000",
             "dataset.sizes={train: 8, validation: 32, test: 0}",
             "gating=schema",
             "filtering=r3_variance",

@@ -66,7 +66,7 @@ def assert_says_what_it_is_worth(run: Run, out: str) -> None:
 @pytest.mark.slow
 def test_the_main_job_runs_on_real_finqa_rows() -> None:
     source = DATA / "finqa"
-    run, out = run_on(source, "dataset=finqa", "dataset.max_prompt_chars=2000")
+    run, out = run_on(source, "dataset=finqa", "dataset.max_prompt_chars=1000")
     assert_sound(run, "accuracy")
     assert_says_what_it_is_worth(run, out)
     assert f"finqa (file: {source}" in out

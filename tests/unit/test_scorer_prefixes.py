@@ -88,7 +88,7 @@ PLAN = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     step=STEP,
     plan=PLAN,
