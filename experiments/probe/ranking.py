@@ -33,6 +33,7 @@ class Setting:
     horizon: int  # steps up to which all arms of the bed are compared
     steps: tuple[float, ...]  # to the target, of each seed; CENSORED where it was never reached
     predictions: Mapping[str, float]  # by predictor; larger is slower; nan where it says nothing
+    expected: float = math.nan  # steps over the oracle's, as the probe's speed formula has them from the measured rho
 
     @property
     def median(self) -> float:
@@ -57,8 +58,8 @@ def settings_of(bed: Bed, probe: Mapping[str, Any]) -> list[Setting]:
     level = target(cut)
     found = []
     for arm, runs in cut.items():
-        predictions = predictions_of(arm, probe)
-        if predictions is not None:
+        entry = entry_of(arm, probe)
+        if entry is not None:
             found.append(
                 Setting(
                     bed=bed.name,
@@ -67,7 +68,8 @@ def settings_of(bed: Bed, probe: Mapping[str, Any]) -> list[Setting]:
                     target=level,
                     horizon=horizon,
                     steps=tuple(steps_to_target(curve, level, window=WINDOW) for curve in runs.values()),
-                    predictions=predictions,
+                    predictions=predictions_of(entry),
+                    expected=_number(entry.get("steps")),
                 )
             )
     return found
@@ -84,15 +86,18 @@ def target(curves: Curves) -> float:
 OMEGA = re.compile(r"(?:omega[ _]?|r3_w)(?P<omega>[0-9.]+)$")
 
 
-def predictions_of(arm: str, probe: Mapping[str, Any]) -> dict[str, float] | None:
-    """What the probe says of an arm, by predictor; None for an arm that it does not know."""
+def entry_of(arm: str, probe: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the probe found of an arm; None for one that it does not know."""
     if (matched := OMEGA.match(arm)) is not None:
         wanted = float(matched["omega"])
         entry = next((found for found in probe["omegas"] if found["omega"] == wanted), None)
     else:
         entry = probe["rewards"].get(arm)
-    if entry is None or entry.get("reason"):
-        return None
+    return None if entry is None or entry.get("reason") else entry
+
+
+def predictions_of(entry: Mapping[str, Any]) -> dict[str, float]:
+    """What a finding predicts, by predictor."""
     over = entry.get("over_floor")
     over = over.get("value") if isinstance(over, Mapping) else over
     rho = entry.get("rho")
@@ -105,7 +110,23 @@ def predictions_of(arm: str, probe: Mapping[str, Any]) -> dict[str, float] | Non
 
 def _slower(value: float | None) -> float:
     """The more of it, the fewer steps."""
-    return math.nan if value is None else -value
+    return -_number(value)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def slowdowns(settings: Sequence[Setting]) -> dict[str, tuple[float, float]]:
+    """(predicted, measured) steps of each arm over those of the arm that the bed's training found fastest.
+
+    Of one bed; an arm that never arrives is left out.
+    """
+    arrived = [setting for setting in settings if setting.median != CENSORED and math.isfinite(setting.expected)]
+    if not arrived:
+        return {}
+    fastest = min(arrived, key=lambda setting: (setting.median, setting.expected))
+    return {s.arm: (s.expected / fastest.expected, s.median / fastest.median) for s in arrived}
 
 
 # ------------------------------------------------------------------------------------------------ agreement

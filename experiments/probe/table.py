@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from experiments.probe.ranking import (
     censored,
     pairs_right,
     rank_correlation,
+    slowdowns,
 )
 from experiments.summaries import table
 
@@ -58,7 +60,7 @@ def markdown(settings: Sequence[Setting], probes: Mapping[str, Any], *, missing:
     if missing:
         lines += [f"Without runs so far: {', '.join(missing)}.", ""]
     lines += ["## Agreement", "", *_agreement(settings), "## Bed by bed", "", *_beds(settings, probes)]
-    lines += ["## Every setting", "", *_settings(settings)]
+    lines += ["## Every setting", "", *_speed(settings), *_settings(settings)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -120,7 +122,27 @@ def _beds(settings: Sequence[Setting], probes: Mapping[str, Any]) -> list[str]:
     return table([*columns, "sigma_R / sigma_N", "reflective tokens together"], rows)
 
 
+def _by_bed(settings: Sequence[Setting]) -> list[list[Setting]]:
+    names = dict.fromkeys(setting.bed for setting in settings)
+    return [[setting for setting in settings if setting.bed == name] for name in names]
+
+
+def _speed(settings: Sequence[Setting]) -> list[str]:
+    """How far off the size of the predicted slowdowns is, beside their order."""
+    pairs = [pair for here in _by_bed(settings) for pair in slowdowns(here).values()]
+    if not pairs:
+        return []
+    factors = [math.exp(abs(math.log(predicted / measured))) for predicted, measured in pairs]
+    return [
+        f"Predicted slowdowns (the speed formula on the measured rho, g fitted once elsewhere) are off by a factor of "
+        f"{statistics.median(factors):.2f} in the median and {max(factors):.2f} at most, over the {len(pairs)} settings "
+        "that arrived.",
+        "",
+    ]
+
+
 def _settings(settings: Sequence[Setting]) -> list[str]:
+    found = {(here[0].bed, arm): pair for here in _by_bed(settings) for arm, pair in slowdowns(here).items()}
     rows = [
         [
             setting.title,
@@ -131,10 +153,12 @@ def _settings(settings: Sequence[Setting]) -> list[str]:
             "-" if setting.median == CENSORED else f"{setting.median:.0f}",
             " ".join("-" if steps == CENSORED else f"{steps:.0f}" for steps in setting.steps),
             f"{censored(setting)} of {len(setting.steps)}",
+            " / ".join(f"{value:.2f}" for value in found.get((setting.bed, setting.arm), ())) or "-",
         ]
         for setting in settings
     ]
     columns = ["bed", "reward", "rho", "rho by formula", "spread / floor", "median steps", "each seed", "censored"]
+    columns.append("slowdown, predicted / measured")
     return table(columns, rows)
 
 

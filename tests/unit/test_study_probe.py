@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,11 +15,13 @@ from experiments.probe.beds import Bed, archived
 from experiments.probe.ranking import (
     Setting,
     agreement,
+    entry_of,
     median,
     pairs_right,
     predictions_of,
     rank_correlation,
     settings_of,
+    slowdowns,
     target,
 )
 
@@ -71,13 +74,21 @@ def test_a_bed_without_two_seeds_of_two_arms_says_nothing():
 
 @pytest.mark.parametrize(("arm", "rho"), [("r3_w2", 0.9), ("omega_2", 0.9), ("omega 2", 0.9), ("omega2", 0.9)])
 def test_omegas_are_found_under_every_name_that_studies_give_them(arm, rho):
-    assert predictions_of(arm, probe())["rho"] == -rho
+    assert predictions_of(entry_of(arm, probe()))["rho"] == -rho
 
 
 def test_what_the_probe_does_not_know_is_left_out():
-    assert predictions_of("omega_3", probe()) is None
-    assert predictions_of("rouge", probe()) is None
-    assert predictions_of("rouge", {"rewards": {"rouge": {"reason": "no"}}, "omegas": []}) is None
+    assert entry_of("omega_3", probe()) is None
+    assert entry_of("rouge", probe()) is None
+    assert entry_of("rouge", {"rewards": {"rouge": {"reason": "no"}}, "omegas": []}) is None
+
+
+def test_slowdowns_are_held_against_the_arm_that_training_found_fastest():
+    some = [setting("a", "r3", 0.9, [20]), setting("a", "avg_prob", 0.2, [50]), setting("a", "rouge", 0.1, [NEVER])]
+    expected = [replace(one, expected=steps) for one, steps in zip(some, [1.1, 2.2, 3.3], strict=True)]
+    found = slowdowns(expected)
+    assert found == {"r3": (1.0, 1.0), "avg_prob": (pytest.approx(2.0), 2.5)}
+    assert slowdowns(expected[2:]) == {}
 
 
 def test_half_censored_is_censored():
@@ -148,7 +159,7 @@ def test_page_and_picture_follow_from_the_settings(tmp_path, monkeypatch):
     entry = {"seconds": 30.0, "commit": "abc", "recommended": "Train with r3.", "tokens": {}}
     entry["tokens"] = {"sigma_r": 0.4, "sigma_n": 0.07, "together": 0.5}
     text = table.markdown(some, {"a": entry}, missing=["b"])
-    assert "| a | `avg_prob` | 0.20 | - | - | - | - - | 2 of 2 |" in text
+    assert "| a | `avg_prob` | 0.20 | - | - | - | - - | 2 of 2 | - |" in text
     assert "Without runs so far: b." in text
     figure.draw(some, tmp_path / "ranking.png", tmp_path / "ranking.csv")
     assert (tmp_path / "ranking.png").stat().st_size > 5000
