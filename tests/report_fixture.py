@@ -101,8 +101,14 @@ def write_compared(
     rng = np.random.default_rng(seed)
     written = [step_rows(rng, step=step, skill=0.5, prompts=2, group=group) for step in range(8)]
     answers = [
-        {"step": step, "prompt_id": f"validation-{row}", "sample": sample, "quality": float((row + step) % 2)}
+        {
+            "step": step,
+            "prompt_id": f"validation-{row}",
+            "sample": sample,
+            "quality": float((row + step + (reward == "r3")) % 3 == 0),
+        }
         | {"prompt": f"Question {row}?", "answer": f"{reward} says {row} at {step}"}
+        | ({"row_win_rate": (row + seed) / 6} if step else {})
         for step in (0, 8)
         for row in range(6)
         for sample in range(2)

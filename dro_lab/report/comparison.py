@@ -83,7 +83,6 @@ class Line:
     seeds: Sequence[int]
     before: Level
     after: Level
-    win_rate: Level
     costs: Mapping[str, str]
     alarms: int
 
@@ -106,7 +105,6 @@ def lines(groups: Groups, *, confidence: float) -> list[Line]:
             seeds=list(runs),
             before=level([run.summary["before"] for run in runs.values()], confidence=confidence),
             after=level([run.summary["after"] for run in runs.values()], confidence=confidence),
-            win_rate=level([run.summary["win_rate"] for run in runs.values()], confidence=confidence),
             costs={cost: _cost(list(runs.values()), cost) for cost in COSTS},
             alarms=sum(len(run.summary["alarms"]) for run in runs.values()),
         )
@@ -202,8 +200,8 @@ class Measures:
     further: Sequence[tuple[str, Sequence[str]]]  # other metrics of greedy answers and further splits
 
 
-def measures(groups: Groups, *, metric_name: str, confidence: float) -> Measures:
-    """The last value of every metric, split and decoding that at least two settings have."""
+def measures(groups: Groups, *, metric_name: str, confidence: float, without: Sequence[str] = ()) -> Measures:
+    """The last value of every metric, split and decoding that at least two settings have, but ``without`` some."""
     found: dict[str, dict[str, Level]] = {}
     for name, runs in groups.items():
         ends = [_ends(run) for run in runs.values()]
@@ -214,7 +212,7 @@ def measures(groups: Groups, *, metric_name: str, confidence: float) -> Measures
             found.setdefault(part, {})[name] = level(estimates, confidence=confidence, bounds=bounds)
     rows: list[tuple[str, list[str]]] = []
     further: list[tuple[str, list[str]]] = []
-    for part in table_order(found):
+    for part in table_order(set(found) - set(without)):
         cells = [found[part].get(name, NOTHING) for name in groups]
         if sum(math.isfinite(cell.value) for cell in cells) > 1 and any(cell.value for cell in cells):
             metric = part.split("/")[0]

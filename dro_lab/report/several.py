@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dro_lab.record.read import Run
-from dro_lab.report import comparison, rows
+from dro_lab.report import comparison, prose, rows
 from dro_lab.report.comparison_figures import Look, comparison_curve, looks, plotted
 from dro_lab.report.content import source_line
 from dro_lab.report.figures import Curve
@@ -39,6 +40,9 @@ def render_comparison(runs: Sequence[Run], *, figures: Path) -> str:
     confidence = first["confidence"]
     lines = comparison.lines(groups, confidence=confidence)
     styles = looks(list(groups))
+    analyses = _analyses(ordered, lines, confidence=confidence)
+    # the section on win rates has an interval of its own kind for it, over seeds and queries
+    told = ["win_rate"] if any(block.rows for block in analyses["wins"]) else []
     curves = _curves(ordered, styles, confidence=confidence, figures=figures)
     tables = {
         "rollouts": rows.table(comparison.joined(ordered, "rollouts"), rows.ROLLOUTS, by_run=True),
@@ -58,7 +62,8 @@ def render_comparison(runs: Sequence[Run], *, figures: Path) -> str:
         costs=comparison.COSTS,
         looks={style.label: style for style in styles},
         curves=shown(curves),
-        measures=comparison.measures(groups, metric_name=first["metric"], confidence=confidence),
+        **analyses,
+        measures=comparison.measures(groups, metric_name=first["metric"], confidence=confidence, without=told),
         differences=comparison.differences(groups),
         labels=list(groups),
         alarms=comparison.alarms(groups),
@@ -68,6 +73,14 @@ def render_comparison(runs: Sequence[Run], *, figures: Path) -> str:
         answers_shown=rows.shown_sentence(tables["answers"], rows.ANSWERS, by_run=True),
         runs=_runs(ordered, names),
     )
+
+
+def _analyses(runs: Sequence[Run], lines: Sequence[comparison.Line], *, confidence: float) -> dict[str, Any]:
+    """Win rates, and steps to the level of the setting that ended lowest."""
+    measured = [line.label for line in lines if math.isfinite(line.after.value)]
+    baseline = measured[-1] if len(measured) > 1 else ""
+    to_target = prose.steps_to_target(runs, baseline=baseline, confidence=confidence) if baseline else []
+    return {"wins": prose.win_rates(runs, confidence=confidence), "baseline": baseline, "to_target": to_target}
 
 
 def _curves(runs: Sequence[Run], styles: Sequence[Look], *, confidence: float, figures: Path) -> list[Curve]:

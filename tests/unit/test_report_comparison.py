@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy import stats
 from dro_lab.errors import UserError
 from dro_lab.record import Alarm, Estimate
 from dro_lab.record.read import load_run
-from dro_lab.report import comparison, write_comparison
+from dro_lab.report import comparison, prose, write_comparison
 from dro_lab.report.__main__ import main
 from dro_lab.report.comparison_figures import looks
 from tests.analysis_fixture import write_run
@@ -49,6 +50,41 @@ def test_a_line_a_setting_with_its_seeds_costs_and_alarms(page: Page) -> None:
     assert best < other, "best first"
     assert "0, 1, 2" in table
     assert "51216,00012" in table.replace("\n", ""), "rollouts, tokens and seconds of 8 steps"
+
+
+def test_steps_to_target_and_win_rates_are_those_of_the_analyses(runs: Path, page: Page) -> None:
+    from analysis import steps_to_target, win_rate
+
+    target = page.text.split("\nWhat it takes to get as far as avg_prob\n")[1].split("\nWin rates\n")[0]
+    drawn = steps_to_target.draw(
+        [runs], target="baseline:avg_prob", x="steps,rollouts,tokens,seconds", window=1, resamples=2000
+    )
+    (said,) = [line.strip("*") for line in drawn.page.splitlines() if line.startswith("**")]
+    assert said.startswith("To quality 0.54, r3 takes ")
+    assert said in target
+    wins = page.text.split("\nWin rates\n")[1].split("\nEverything measured at the end\n")[0]
+    frame = win_rate.draw([runs], resamples=2000).frame
+    (pair,) = frame[(frame["label"] == "r3") & (frame["against"] == "avg_prob")].to_dict("records")
+    assert f"r3 against avg_prob{pair['value']:.2f} [{pair['low']:.2f}, {pair['high']:.2f}]" in wins
+
+
+def test_a_page_of_an_analysis_is_read_as_paragraphs_and_tables() -> None:
+    page = "# Title\n\nWhere it comes from.\n\nTwo\nlines of `code`.\n\n**It wins.**\n\n"
+    page += "| a | b \\| c |\n|---|---:|\n| 1 | 2 |\n"
+    assert prose.blocks(page) == [
+        prose.Block(text="Two lines of code."),
+        prose.Block(text="It wins.", strong=True),
+        prose.Block(rows=[["a", "b | c"], ["1", "2"]]),
+    ]
+
+
+def test_what_an_analysis_refuses_is_said(tmp_path: Path) -> None:
+    for seed, reward in enumerate(("r3", "avg_prob")):
+        write_run(tmp_path / reward, [(0, 0.3), (8, 0.5)], reward=reward, seed=seed, cost=False)
+    page = Page(write_comparison([tmp_path]))
+    assert re.search(r"Win rates\s+Not known of these runs: .* has no answers.parquet", page.text)
+    assert "Quality over training step" in page.source
+    assert "Quality over tokens sampled" not in page.source
 
 
 def test_curves_stand_over_steps_and_over_every_cost(runs: Path, page: Page) -> None:

@@ -104,7 +104,7 @@ function queryName(query) {
 function heatWidget(root, data) {
   const queries = data.queries;
   const first = root.dataset.by || "sigma";
-  let chosen = queries.length - 1;
+  let chosen = 0;
   let by = measures(queries).some(([name]) => name === first) ? first : "sigma";
   const legend = el("p", { class: "soft" });
   const place = el("div", { class: "card" });
