@@ -5,6 +5,10 @@ from __future__ import annotations
 import gc
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")  # whether a property holds does not depend on how busy the machine is
 
 LONG = ("invariants", "notebooks", "browser", "faults", "configs")
 """Folders of whole runs."""
