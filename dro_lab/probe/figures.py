@@ -113,7 +113,7 @@ def _effective(findings: Findings, folder: Path) -> Curve | None:
                 fontsize=8.5,
             )
         _omega_axis(axes, frame["omega"])
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * float(frame["effective_tokens"].max()))
         axes.set_title("Tokens that carry R3's weight")
 
     values = frame["effective_tokens"]

@@ -95,11 +95,9 @@ def token_lines(findings: Findings) -> list[tuple[str, str]]:
             "reflective tokens",
             f"{tokens.reflective:.1f} of {tokens.tokens:.1f} ({percent(tokens.share)}); {tokens.source}",
         ),
-        (
-            "sigma of a reflective token",
-            f"{tokens.sigma_r:.3f}, under the clip {tokens.shrink:.2f} of that against the rest",
-        ),
+        ("sigma of a reflective token", f"{tokens.sigma_r:.3f}"),
         ("sigma of another token", f"{tokens.sigma_n:.4f}"),
+        ("s, what the clip leaves of their ratio", f"{tokens.shrink:.2f}"),
         ("S_R, spread of the reflective sum", f"{tokens.s_r:.2f}"),
         ("S_N, spread of the rest's sum", f"{tokens.s_n:.2f}"),
         ("coherence of the rest", f"{tokens.coherence:.1f} times what independent tokens would give"),
