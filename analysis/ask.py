@@ -9,6 +9,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from analysis.answers import Answers, FloatArray
+from analysis.labels import flat_config
 from dro_lab.build import load_task
 from dro_lab.components import component
 from dro_lab.data.twins.knobs import dataset_name
@@ -34,19 +35,25 @@ def asked(
         UserError: the data set no longer holds the rows, the judge cannot be built or asked, or two settings share no
             seed.
     """
+    judge, rows = judge_and_rows(run, next(iter(settings.values())).queries)
+    config = flat_config(run)
+    how = str(config.get("evaluation.pairs", "auto"))
+    return {(a, b): _wins(settings[a], settings[b], rows, judge, pairs=how) for a, b in pairs}
+
+
+def judge_and_rows(run: Run, queries: Sequence[str]) -> tuple[Judge, list[Row]]:
+    """The run's judge, ready to be asked, and its held-out rows."""
     cfg: Any = OmegaConf.create(run.config)
     name = str(cfg.judge.get("_target_", "")).rsplit(".", 1)[-1]
     part = component("judge", cfg.judge, name=name, supplied=frozenset({"needs"}))
     task = part.prepare(load_task(cfg))
     by_id = {str(row.id): row for rows in task.splits.values() for row in rows}
-    queries = next(iter(settings.values())).queries
     missing = [query for query in queries if query not in by_id]
     if missing:
         raise UserError(f"--ask: dataset={task.name} holds no row {missing[0]} any more; give the data of the runs.")
-    rows = [by_id[query] for query in queries]
     judge: Judge = part(task, needs=frozenset())
     _attach(judge, cfg)
-    return {(a, b): _wins(settings[a], settings[b], rows, judge, pairs=str(cfg.evaluation.pairs)) for a, b in pairs}
+    return judge, [by_id[query] for query in queries]
 
 
 def _wins(ours: Answers, theirs: Answers, rows: Sequence[Row], judge: Judge, *, pairs: str) -> FloatArray:
