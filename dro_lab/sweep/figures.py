@@ -68,7 +68,7 @@ def history(study: optuna.Study, objective: str) -> pd.DataFrame:
             "best": best.accumulate(np.asarray(complete, dtype=float)),
         }
     )
-    _, ax = plt.subplots()
+    _, ax = plt.subplots(figsize=(4.8, 3.0))
     for state, colour, marker in (("complete", EACH, "o"), ("pruned", FAINT, "x")):
         part = table[table["state"] == state]
         if len(part):
@@ -76,7 +76,7 @@ def history(study: optuna.Study, objective: str) -> pd.DataFrame:
     ax.step(table["trial"], table["best"], where="post", color=BEST, label="best so far")
     ax.set(xlabel="trial", ylabel=f"{objective} (validation)", title="Search history")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)  # below: trials may lie anywhere
     return table
 
 
@@ -117,10 +117,16 @@ def contour(study: optuna.Study, searched: list[str], objective: str) -> pd.Data
     axes = [made] if isinstance(made, Axes) else list(np.ravel(made))
     figure = axes[0].get_figure(root=True)
     assert figure is not None
-    width = 4.6 if len(axes) == 1 else 2.6 * len(searched)
-    figure.set_size_inches(width, width * 0.75)
-    for ax in axes:
+    width = 4.6 if len(axes) == 1 else 2.4 * len(searched)
+    figure.set_size_inches(width, width * 0.8)
+    for ax in figure.axes:  # Optuna draws in a style of its own
         ax.set_facecolor("white")
-    if len(axes) == 1:
-        axes[0].set_title(f"{objective} over {' and '.join(searched)}")
+        ax.tick_params(labelsize=9, color="#999999", labelcolor="#333333")
+        for words in (ax.xaxis.label, ax.yaxis.label):
+            words.set(fontsize=9.5, color="#333333")
+    for ax in axes:
+        ax.set_title("")
+        if len(axes) > 1:
+            ax.label_outer()
+    figure.suptitle(f"{objective} (validation) over settings", x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     return table

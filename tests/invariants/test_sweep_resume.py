@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
 from dro_lab.evaluation.evaluate import Evaluation
 from dro_lab.record.read import load_run
@@ -33,7 +34,13 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(policy: Path, *overrides: str) -> list[str]:
     """A sweep of three trials, whose objective moves."""
     small = [argument for argument in small_run(policy, ()) if not argument.startswith("hydra.run.dir")]
-    few = ["hydra.sweeper.n_trials=3", "hydra.sweeper.final_seeds=1", "objective=reward", "report=false"]
+    few = [
+        "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.final_seeds=1",
+        "objective=reward",
+        "report=false",
+        "evaluation.every=1",
+    ]
     return ["--multirun", "+sweep=r3_omega", *small, *few, *overrides]
 
 
@@ -142,7 +149,10 @@ def test_trials_side_by_side_give_the_numbers_of_trials_one_after_another(
     assert study().trials[0].params == killed.before.trials[0].params
     # the same parameters and seed; in a process of its own beside another there, in the first of several jobs here
     assert numbers(tmp_path / "outputs/sweeps/r3_omega/trials/trial_000") == killed.first
-    assert [trial.intermediate_values for trial in study().trials] == [{}, {}]
+    for trial in study().trials:  # the worker's process told the study how its run does
+        evals = load_run(tmp_path / f"outputs/sweeps/r3_omega/trials/trial_{trial.number:03d}").evals
+        reward = evals[(evals["metric"] == "reward") & (evals["step"] == 1)]["value"].item()
+        assert trial.intermediate_values == {1: reward}
 
 
 # ------------------------------------------------------------------------------------------- stopped early
@@ -180,7 +190,8 @@ def test_the_parent_in_mlflow_is_continued_and_holds_result_and_figures(tmp_path
     from mlflow import MlflowClient
 
     ledger = open_ledger(tmp_path / "sweep")
-    for trial in take(ledger, 3):
+    band = {OMEGA: FloatDistribution(0.0, 8.0), "reward.clip_low": FloatDistribution(0.0, 0.3)}
+    for trial in take(ledger, 3, space=band):
         complete(ledger, trial)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(uri)
@@ -211,8 +222,10 @@ def test_the_parent_in_mlflow_is_continued_and_holds_result_and_figures(tmp_path
     again.close("finished", None)
     run = client.get_run(first.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params == {f"best_of_3.{OMEGA}": str(best.params[OMEGA]), "best_of_3.trial": str(best.number)}
+    settings = {f"best_of_3.{name}": str(value) for name, value in best.params.items()}
+    assert run.data.params == {**settings, "best_of_3.trial": str(best.number)}
     assert (run.data.metrics["best/value"], run.data.metrics["test/mean"]) == (0.9, 0.6)
     figures = {path.path for path in client.list_artifacts(first.run_id, "figures")}
-    assert {"figures/history.png", "figures/slice.png", "figures/importance.png"} <= figures
+    drawn = ("history", "importance", "slice", "contour")
+    assert figures == {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "csv")}
     ledger.close()

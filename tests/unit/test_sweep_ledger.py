@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,8 +52,15 @@ def open_ledger(folder: Path) -> Ledger:
     return Ledger(study, folder=folder, objective="quality")
 
 
-def take(ledger: Ledger, count: int = 1, *, n_trials: int = 10, sampler: Callable[[int], Any] = random_sampler) -> Any:
-    return ledger.take(count, n_trials=n_trials, space=SPACE, sampler=sampler)
+def take(
+    ledger: Ledger,
+    count: int = 1,
+    *,
+    n_trials: int = 10,
+    sampler: Callable[[int], Any] = random_sampler,
+    space: Mapping[str, FloatDistribution] = SPACE,
+) -> Any:
+    return ledger.take(count, n_trials=n_trials, space=space, sampler=sampler)
 
 
 def complete(ledger: Ledger, trial: Any) -> None:
