@@ -93,11 +93,12 @@ def _omega(findings: Findings, folder: Path) -> Curve | None:
 
 
 def _effective(findings: Findings, folder: Path) -> Curve | None:
-    if not findings.omegas:
-        return None
     frame = pd.DataFrame(
-        [{"omega": found.omega, "effective_tokens": found.effective_tokens} for found in findings.omegas]
-    )
+        [{"omega": found.omega, "effective_tokens": found.effective_tokens} for found in findings.omegas],
+        columns=["omega", "effective_tokens"],
+    ).dropna()
+    if frame.empty:
+        return None
     reflective = findings.tokens.reflective
 
     def draw(axes: Axes) -> None:
