@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
+from transformers.utils import logging as transformers_logging
 
 from analysis.answers import Answers, FloatArray
 from analysis.labels import flat_config
@@ -82,6 +83,8 @@ def _attach(judge: Judge, cfg: Any) -> None:
     spec = policy_spec(cfg.model, dataset=dataset_name(cfg.dataset))
     policy = tokenizer = None
     if judge.asks_reference:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
         tokenizer = load_tokenizer(spec)
         policy = load_to_ask(spec)
     judge.attach(policy=policy, tokenizer=tokenizer, chat_template_kwargs=spec.chat_template_kwargs)

@@ -27,6 +27,8 @@ AXES: dict[str, str] = {
 
 ENDED = ("finished", "stopped")
 """A run that a health monitor stopped was evaluated and saved as a finished one."""
+COPIES = ("mlflow-artifacts", "mlruns")
+"""A tracker's copies of runs' files."""
 NAMED = 5
 """Runs that a message names before it counts."""
 
@@ -47,7 +49,7 @@ def find_runs(places: Sequence[Path | str]) -> list[Path]:
             if "summary.json" in files:
                 found.setdefault(Path(folder).resolve(), Path(folder))
                 below.clear()  # a run holds no further runs
-            below[:] = [name for name in below if not name.startswith(".")]
+            below[:] = [name for name in below if not name.startswith(".") and name not in COPIES]
     return sorted(found.values())
 
 

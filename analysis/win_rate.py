@@ -110,7 +110,11 @@ def draw(
     frame = _frame(settings, base, between, flips, lengths)
     page = _page(settings, base, between, flips, lengths, judge=judge, confidence=confidence, ask=ask,
                  head=origin(runs, command=command))  # fmt: skip
-    return Drawn(_figure(frame, list(settings), confidence=confidence), frame, page)
+    over = (
+        "seeds and queries" if min(len(a.seeds) for a in settings.values()) > 1 else "queries (and seeds, if several)"
+    )
+    said = f"Bars: {confidence:.0%} intervals over {over}. Small dots: seeds."
+    return Drawn(_figure(frame, list(settings), said), frame, page)
 
 
 def judge_of(runs: Sequence[Run]) -> str:
@@ -175,7 +179,7 @@ def _frame(
     return pd.DataFrame(rows)
 
 
-def _figure(frame: pd.DataFrame, labels: Sequence[str], *, confidence: float) -> Figure:
+def _figure(frame: pd.DataFrame, labels: Sequence[str], said: str) -> Figure:
     styles = looks(labels)
     colours = {label: str(styles[label]["color"]) for label in labels}
     against_base = frame["against"] == "base"
@@ -198,7 +202,7 @@ def _figure(frame: pd.DataFrame, labels: Sequence[str], *, confidence: float) ->
         panels[1].set_yticks(range(len(labels)), [])
         if len(pairs):
             _matrix(panels[2], pairs, labels)
-        caption(figure, f"Bars: {confidence:.0%} intervals over seeds and queries. Small dots: seeds.")
+        caption(figure, said)
     return figure
 
 

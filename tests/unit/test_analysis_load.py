@@ -20,6 +20,7 @@ def test_runs_are_found_at_and_below_a_place_once_and_sorted(tmp_path):
     (tmp_path / "day/a/policy").mkdir()
     (tmp_path / ".trash").mkdir()
     write_run(tmp_path / ".trash/d", CURVE)
+    write_run(tmp_path / "day/mlflow-artifacts/e", CURVE)
     places = [tmp_path / "sweep", tmp_path / "day", tmp_path / "day/b"]
     assert [folder.name for folder in find_runs(places)] == ["a", "b", "c"]
 

