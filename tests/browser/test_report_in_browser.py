@@ -136,7 +136,7 @@ def test_rollouts_are_filtered_sorted_and_paged_from_the_keyboard(visit: Visit, 
     page.locator("h1").click()
     tab_to(page, "lowest step")
     press(page, "2")
-    status(widget, "of 32 that match")
+    status(widget, "1 to 20 of 32 that match")
     tab_to(page, "highest reward")
     press(page, *"0.4")
     widget.get_by_role("status").filter(has_text="of 32").wait_for(state="detached")
@@ -202,6 +202,7 @@ def test_compared_runs_stand_side_by_side_for_one_query(visit: Visit, comparison
         assert "held-out answers: 4" in column.inner_text()
         assert f"{reward} says 0 at 8" in column.inner_text()
         assert column.locator("[role=option]").count() > 10
+        assert "reference, step 8" in column.inner_text(), "this query's heat map and no other"
     widget.get_by_label("r3, seed 1").focus()
     press(page, "Space")
     assert columns.locator("h3").all_text_contents() == ["r3, seed 0", "r3, seed 1", "avg_prob, seed 0"]

@@ -57,7 +57,8 @@ def test_an_unfinished_run_says_so(tmp_path: Path, changes: dict, text: str) -> 
         record.summary(summary(after=None, win_rate=None, **changes))
     page = Page(write_report(tmp_path / "run"))
     assert text in page.text
-    assert "Rollouts to read" not in page.text
+    assert page.data == {}, "there is nothing to browse"
+    assert not any("data-widget" in attributes for _, attributes in page.tags)
     assert "three tokens" not in page.text
 
 
