@@ -1,4 +1,4 @@
-"""``python -m tests.browser.picture PAGE -o FILE.png``: the top of a report's page as a picture, as the README shows it."""
+"""``python -m tests.browser.picture PAGE -o FILE.png``: the top of a page as a picture, as the README shows it."""
 
 from __future__ import annotations
 
