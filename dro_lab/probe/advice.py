@@ -82,9 +82,17 @@ def _reward(findings: Findings) -> tuple[RewardFinding | None, str, list[Point]]
 def _by_label(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[RewardFinding | None, str, list[Point]]:
     quality = findings.quality
     if not quality.varied:
-        text = "Nothing can be learnt here: quality does not vary within any group of rollouts."
+        judged = quality.name.startswith("judge=")
+        text = (
+            f"Nothing can be told here: {quality.name} finds all rollouts of a query equally good."
+            if judged
+            else "Nothing can be learnt here: quality does not vary within any group of rollouts."
+        )
+        todo = (
+            "Audit the judge, or take another." if judged else "Take easier or harder queries, or a higher temperature."
+        )
         evidence = f"mean quality {_two(quality.mean)} by {quality.name}; each query's rollouts are all equally good"
-        points = [_point("reward", "Take easier or harder queries, or a higher temperature.", evidence)]
+        points = [_point("reward", todo, evidence)]
         return None, text, [*points, *([_floor_point(rivals)] if _held(rivals) else [])]
     points = _ceiling(findings)
     with_signal = [reward for reward in rivals if reward.rho is not None and _above(reward.rho, 0.0)]
@@ -239,7 +247,7 @@ def _filter(findings: Findings) -> tuple[Point, bool]:
     what = f"filtering={found.name}{tau} keeps {found.kept_share:.0%} of the queries"
     dull = sum(value < DULL for value in found.sigma_bars) / len(found.sigma_bars)
     evidence = f"{what}; sigma_bar is below {DULL:g} on {dull:.0%} of them"
-    if found.varied_kept is not None and found.varied_dropped is not None:
+    if findings.quality.varied and found.varied_kept is not None and found.varied_dropped is not None:
         evidence += (
             f"; quality varies on {found.varied_kept:.0%} of those it keeps and {found.varied_dropped:.0%} of those "
             "it drops"

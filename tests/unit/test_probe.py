@@ -282,6 +282,16 @@ def test_a_folder_that_is_there_is_refused_before_anything_is_sampled(tmp_path, 
     assert [file.name for file in tmp_path.iterdir()] == ["kept.txt"]
 
 
+def test_an_interrupted_probe_writes_nothing(tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dro_lab.probe.command.sample_and_score", interrupt)
+    assert main([*SMALL, "dataset.sizes={train: 8, validation: 4, test: 2, ood: 2}", f"outputs={tmp_path}"]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help(capsys):
     assert main(["--help"]) == 0
     assert "probe.rollouts=16" in capsys.readouterr().out

@@ -155,6 +155,8 @@ def test_quality_that_never_varies_teaches_nothing():
     advice = advise(findings(reward("r3", omega=2), quality=quality))
     assert "Nothing can be learnt here" in advice.headline
     assert advice.reward is None
+    judged = advise(findings(reward("r3", omega=2), quality=replace(quality, name="judge=policy")))
+    assert judged.headline == "Nothing can be told here: judge=policy finds all rollouts of a query equally good."
     rivals = reward("r3", omega=2, over=2.0), reward("avg_prob", over=1.0)
     assert texts(advise(findings(*rivals, quality=quality)), "reward")[1].endswith("beyond chance: r3 (omega 2).")
 
