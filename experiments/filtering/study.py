@@ -8,6 +8,7 @@ the defaults.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import subprocess
 import sys
@@ -160,6 +161,8 @@ def _steps(mine: Sequence[float], off: Sequence[float], name: str) -> str:
     if name == OFF:
         return shown
     ratio: Ratio = ratio_of_medians(off, mine, confidence=CONFIDENCE, resamples=10_000, seed=0)
+    if math.isnan(ratio.value):  # neither gets there
+        return shown
     return f"{shown} ({ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}])"
 
 
