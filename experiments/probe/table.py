@@ -60,21 +60,27 @@ def markdown(settings: Sequence[Setting], probes: Mapping[str, Any], *, missing:
     if missing:
         lines += [f"Without runs so far: {', '.join(missing)}.", ""]
     lines += ["## Agreement", "", *_agreement(settings), "## Bed by bed", "", *_beds(settings, probes)]
+    lines += ["## The closed formula before training", "", *_formula(probes)]
     lines += ["## Every setting", "", *_speed(settings), *_settings(settings)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _agreement(settings: Sequence[Setting]) -> list[str]:
     rows = []
-    for predictor, words in PREDICTORS.items():
-        correlation = agreement(settings, predictor, rank_correlation, over="seeds")
+    everything = [(predictor, words, settings) for predictor, words in PREDICTORS.items()]
+    # decided after the first results: its outcome is coarse, and it trains the sampled answer as well
+    rivals = [setting for setting in settings if setting.arm != "verifier"]
+    if len(rivals) < len(settings):
+        everything.append(("rho", f"{PREDICTORS['rho']}, the verifier left out (after the fact)", rivals))
+    for predictor, words, of in everything:
+        correlation = agreement(of, predictor, rank_correlation, over="seeds")
         rows.append(
             [
                 words,
                 correlation.n,
                 str(correlation),
-                _only_interval(agreement(settings, predictor, rank_correlation, over="beds")),
-                str(agreement(settings, predictor, pairs_right, over="seeds")),
+                _only_interval(agreement(of, predictor, rank_correlation, over="beds")),
+                str(agreement(of, predictor, pairs_right, over="seeds")),
             ]
         )
     columns = ["the probe ranks by", "settings", "rank correlation with measured steps [over seeds]"]
@@ -83,7 +89,8 @@ def _agreement(settings: Sequence[Setting]) -> list[str]:
         f"Measured: median steps over seeds to {SHARE:.0%} of the way from the start to the best level that any reward "
         "of the bed reached, within the steps that all its rewards were trained for. A run that never got there is "
         "censored: it ranks behind all others. Steps of two beds are not comparable, so settings are ranked within "
-        "their bed, and the correlation is that of those ranks over all settings.",
+        "their bed, and the correlation is that of those ranks over all settings. The rows do not rest on the same "
+        "settings: the formula knows avg_prob and R3 alone, and another query's reference does not change a verifier.",
         "",
         *table(columns, rows),
     ]
@@ -120,6 +127,39 @@ def _beds(settings: Sequence[Setting], probes: Mapping[str, Any]) -> list[str]:
         )
     columns = ["bed", "target, steps", "settings", "rank correlation", "fastest", "probe's first", "it recommends"]
     return table([*columns, "sigma_R / sigma_N", "reflective tokens together"], rows)
+
+
+def _formula(probes: Mapping[str, Any]) -> list[str]:
+    """rho by the formula less the measured rho, over all beds that were probed, and the threshold for reflective
+    tokens against the known ones."""
+    errors: dict[str, list[float]] = {}
+    for probe in probes.values():
+        entries = [("avg_prob", probe["rewards"].get("avg_prob", {}))]
+        entries += [(f"R3, omega {found['omega']:g}", found) for found in probe["omegas"]]
+        for name, entry in entries:
+            if entry.get("rho") and entry.get("rho_formula") is not None:
+                errors.setdefault(name, []).append(entry["rho_formula"] - entry["rho"]["value"])
+    rows = [
+        [
+            name,
+            len(of),
+            f"{statistics.fmean(map(abs, of)):.3f}",
+            f"{statistics.fmean(of):+.3f}",
+            f"{max(of, key=abs):+.3f}",
+        ]
+        for name, of in errors.items()
+    ]
+    found = [probe["tokens"] for probe in probes.values() if probe["tokens"].get("threshold_precision") is not None]
+    lines = table(["reward", "beds", "mean absolute error of rho", "mean error", "largest"], rows)
+    if found:
+        precision, recall = ([entry[f"threshold_{name}"] for entry in found] for name in ("precision", "recall"))
+        lines += [
+            f"Where reflective tokens are not known they are guessed by their sigma; against the known ones of these "
+            f"{len(found)} beds the guess has a precision of {min(precision):.2f} to {max(precision):.2f} and a recall "
+            f"of {min(recall):.2f} to {max(recall):.2f}.",
+            "",
+        ]
+    return lines
 
 
 def _by_bed(settings: Sequence[Setting]) -> list[list[Setting]]:

@@ -157,10 +157,20 @@ def test_page_and_picture_follow_from_the_settings(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "agreement", partial(agreement, resamples=50))
     some = [setting("a", "r3", 0.9, [10, 12]), setting("a", "avg_prob", 0.2, [NEVER, NEVER])]
     entry = {"seconds": 30.0, "commit": "abc", "recommended": "Train with r3.", "tokens": {}}
-    entry["tokens"] = {"sigma_r": 0.4, "sigma_n": 0.07, "together": 0.5}
+    rho = {"value": 0.3}
+    entry |= {"rewards": {"avg_prob": {"rho": rho, "rho_formula": 0.4}}, "omegas": []}
+    entry["tokens"] = {
+        "threshold_precision": 0.8,
+        "threshold_recall": 1.0,
+        "sigma_r": 0.4,
+        "sigma_n": 0.07,
+        "together": 0.5,
+    }
     text = table.markdown(some, {"a": entry}, missing=["b"])
     assert "| a | `avg_prob` | 0.20 | - | - | - | - - | 2 of 2 | - |" in text
     assert "Without runs so far: b." in text
+    assert "| avg_prob | 1 | 0.100 | +0.100 | +0.100 |" in text
+    assert "a precision of 0.80 to 0.80" in text
     figure.draw(some, tmp_path / "ranking.png", tmp_path / "ranking.csv")
     assert (tmp_path / "ranking.png").stat().st_size > 5000
     assert "a,avg_prob,0.200000,,,,2,2" in (tmp_path / "ranking.csv").read_text()
