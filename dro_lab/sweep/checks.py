@@ -40,7 +40,7 @@ def options(search: Search) -> None:
             whole(f"hydra.sweeper.{key}", number, low=low, todo=todo)
 
 
-def evaluation(cfg: DictConfig, *, final_seeds: int, pruned: bool) -> None:
+def evaluation(cfg: DictConfig, *, pruned: bool) -> None:
     """No selection on the test split, and something to prune by.
 
     Raises:

@@ -93,7 +93,7 @@ class Search(OptunaSweeperImpl):
         for cfg, _ in jobs:
             check(cfg)
         self.cfg = jobs[0][0]
-        checks.evaluation(self.cfg, final_seeds=self.final_seeds, pruned=self._prunes)
+        checks.evaluation(self.cfg, pruned=self._prunes)
         cwd = self.config.hydra.runtime.cwd
         self.folder, url = Path(cwd) / self.config.hydra.sweep.dir, absolute(self.storage, cwd)
         check_free(url)
