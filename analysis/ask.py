@@ -24,8 +24,9 @@ from dro_lab.types import Row
 
 def asked(
     settings: Mapping[str, Answers], pairs: Sequence[tuple[str, str]], run: Run
-) -> dict[tuple[str, str], FloatArray]:
-    """Per pair of settings (S, Q): the first's wins over the second, the same seeds meeting, samples one by one.
+) -> dict[tuple[str, str], tuple[FloatArray, FloatArray]]:
+    """Per pair of settings, (S, Q) each: the first's wins over the second, and the share of answers judged otherwise
+    in the other order. The same seeds meet, and of their samples those that `evaluation.pairs` says.
 
     Args:
         settings: the recorded answers.
@@ -57,25 +58,26 @@ def judge_and_rows(run: Run, queries: Sequence[str]) -> tuple[Judge, list[Row]]:
     return judge, [by_id[query] for query in queries]
 
 
-def _wins(ours: Answers, theirs: Answers, rows: Sequence[Row], judge: Judge, *, pairs: str) -> FloatArray:
+def _wins(
+    ours: Answers, theirs: Answers, rows: Sequence[Row], judge: Judge, *, pairs: str
+) -> tuple[FloatArray, FloatArray]:
     common = sorted(set(ours.seeds) & set(theirs.seeds))
     if not common:
         raise UserError(
             f"--ask: {ours.label} has the seeds {ours.seeds} and {theirs.label} {theirs.seeds}; answers of the same "
             "seed meet, so give runs with common seeds."
         )
-    return np.stack(
-        [
-            compare(
-                rows,
-                ours.texts_SQ[ours.seeds.index(seed)],
-                theirs.texts_SQ[theirs.seeds.index(seed)],
-                judge,
-                pairs=pairs,
-            )["win_rate"]
-            for seed in common
-        ]
-    )
+    found = [
+        compare(
+            rows,
+            ours.texts_SQ[ours.seeds.index(seed)],
+            theirs.texts_SQ[theirs.seeds.index(seed)],
+            judge,
+            pairs=pairs,
+        )
+        for seed in common
+    ]
+    return np.stack([part["win_rate"] for part in found]), np.stack([part["order_disagreement"] for part in found])
 
 
 def _attach(judge: Judge, cfg: Any) -> None:

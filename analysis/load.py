@@ -106,7 +106,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
         if run.summary["status"] == "stopped" and theirs[:-1] == ours[: max(0, len(theirs) - 1)]:
             continue
         if ours != theirs:
-            _refuse(first, run, "evaluation steps", _grid(ours), _grid(theirs))
+            _refuse(first, run, "list of evaluation steps", _grid(ours), _grid(theirs))
 
 
 def by_label(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
@@ -261,7 +261,7 @@ def _steps(run: Run) -> list[int]:
 
 
 def _grid(steps: Sequence[int]) -> str:
-    return f"{len(steps)} at {_listed(list(map(str, steps)), ', ', most=12)}" if steps else "none"
+    return _listed(map(str, steps), ", ", most=12) or "empty"
 
 
 def _refuse(first: Run, second: Run, what: str, ours: Any, theirs: Any) -> None:

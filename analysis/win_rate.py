@@ -45,6 +45,8 @@ from dro_lab.record.read import Run
 
 __all__ = ["draw"]
 
+Named = str | tuple[str, str]
+"""A setting by its label, or a pair of them."""
 FEW = 3
 """Seeds below which the interval is too narrow where seeds differ."""
 
@@ -99,14 +101,16 @@ def draw(
         return Level(value=found[0], low=found[1], high=found[2])
 
     base = {label: level(answers.win_rate_SQ) for label, answers in settings.items()}
-    flips = {label: level(answers.disagreement_SQ) for label, answers in settings.items()}
+    flips: dict[Named, Level] = {label: level(answers.disagreement_SQ) for label, answers in settings.items()}
     lengths = {label: {kind: level(a.change_SQ[kind]) for kind in LENGTHS} for label, a in settings.items()}
     if all(math.isnan(found.value) for found in base.values()):
         raise UserError(
             f"judge={judge}: no run below these places has a win rate (judge=none and data without a metric give none)."
         )
     pairs = _pairs(settings, runs, judge, ask=ask)
-    between = {names: level(values) for names, values in pairs.items()}
+    between = {names: level(wins) for names, (wins, _) in pairs.items()}
+    for names, (_, flipped) in pairs.items():
+        flips[names] = level(flipped)
     frame = _frame(settings, base, between, flips, lengths)
     page = _page(settings, base, between, flips, lengths, judge=judge, confidence=confidence, ask=ask,
                  head=origin(runs, command=command))  # fmt: skip
@@ -135,12 +139,14 @@ def judge_of(runs: Sequence[Run]) -> str:
 
 def _pairs(
     settings: Mapping[str, Answers], runs: Sequence[Run], judge: str, *, ask: bool
-) -> dict[tuple[str, str], FloatArray]:
-    """Per pair of settings, the first's wins by seed, other seed and query (computed) or by seed and query (asked)."""
+) -> dict[tuple[str, str], tuple[FloatArray, FloatArray]]:
+    """Per pair of settings, the first's wins by seed, other seed and query (computed) or by seed and query (asked),
+    and likewise the share judged otherwise in the other order (nan where order cannot matter)."""
     names = list(settings)
     chosen = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     if judge in FREE:
-        return {(a, b): pairwise(settings[a], settings[b]) for a, b in chosen}
+        wins = {(a, b): pairwise(settings[a], settings[b]) for a, b in chosen}
+        return {names: (values, np.full_like(values, np.nan)) for names, values in wins.items()}
     if not ask or not chosen:
         return {}
     from analysis.ask import asked
@@ -155,7 +161,7 @@ def _frame(
     settings: Mapping[str, Answers],
     base: Mapping[str, Level],
     between: Mapping[tuple[str, str], Level],
-    flips: Mapping[str, Level],
+    flips: Mapping[Named, Level],
     lengths: Mapping[str, Mapping[str, Level]],
 ) -> pd.DataFrame:
     """One row a number: win rates, their seeds', order flips, token changes."""
@@ -176,6 +182,7 @@ def _frame(
     for (a, b), level in between.items():
         add("win rate", a, level, b)
         add("win rate", b, Level(value=1 - level.value, low=1 - level.high, high=1 - level.low), a)
+        add("order flips", a, flips[a, b], b)
     return pd.DataFrame(rows)
 
 
@@ -196,6 +203,8 @@ def _figure(frame: pd.DataFrame, labels: Sequence[str], said: str) -> Figure:
         for number, kind in enumerate(LENGTHS):
             part = frame[frame["shows"] == f"change in {kind} tokens"]
             _dots(panels[1], part, labels, colours, shift=0.3 * number - 0.15, hollow=bool(number))
+        low, high = panels[1].get_xlim()
+        panels[1].set_xlim(min(low, -1.0), max(high, 1.0))  # a hundredth of a token is no difference
         panels[1].axvline(0, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
         panels[1].set_title("Longer than before")
         panels[1].set_xlabel("tokens an answer: reasoning (full), rest (open)")
@@ -249,7 +258,7 @@ def _page(
     settings: Mapping[str, Answers],
     base: Mapping[str, Level],
     between: Mapping[tuple[str, str], Level],
-    flips: Mapping[str, Level],
+    flips: Mapping[Named, Level],
     lengths: Mapping[str, Mapping[str, Level]],
     *,
     judge: str,
@@ -276,8 +285,11 @@ def _page(
     )
     if between:
         lines += table(
-            ["pair", "wins of the first", "verdict"],
-            [[f"{a} against {b}", level, _verdict(a, b, level)] for (a, b), level in between.items()],
+            ["pair", "wins of the first", "order flips", "verdict"],
+            [
+                [f"{a} against {b}", level, _flips(flips[a, b], judge), _verdict(a, b, level)]
+                for (a, b), level in between.items()
+            ],
         )
     elif len(settings) > 1:
         why = "the judge decided no pair" if ask else "--ask asks the judge now, in both orders"

@@ -101,7 +101,7 @@ def test_two_runs_of_one_seed_are_not_two_samples(tmp_path):
         ({"rows": 64}, "number of held-out rows is 32 .* 64"),
         ({"samples": 8}, "sampled answers a row is 4 .* 8"),
         ({"confidence": 0.95}, "interval level is 0.9 .* 0.95"),
-        ({"curve": [(0, 0.2), (2, 0.3), (8, 0.7)]}, "evaluation steps is 3 at 0, 4, 8 .* 3 at 0, 2, 8"),
+        ({"curve": [(0, 0.2), (2, 0.3), (8, 0.7)]}, "list of evaluation steps is 0, 4, 8 .* 0, 2, 8"),
         ({"answers": [{"prompt": "How few?"}]}, "held-out rows is 1 .* fingerprint"),
     ],
 )

@@ -59,7 +59,7 @@ def test_win_rates_are_means_over_seeds_and_queries_with_ties_half(places):
     assert value_of(found.frame, "win rate", "avg_prob", "r3") == pytest.approx(0.25)
     assert value_of(found.frame, "change in reasoning tokens", "r3", "base") == pytest.approx(6)
     assert value_of(found.frame, "change in reasoning tokens", "avg_prob", "base") == pytest.approx(-3)
-    assert "| avg_prob against r3 | 0.25 [0.25, 0.25] | r3 wins |" in found.page
+    assert "| avg_prob against r3 | 0.25 [0.25, 0.25] | none: judge=exact computes | r3 wins |" in found.page
     assert "none: judge=exact computes" in found.page
     assert "fewer than 3 seeds (avg_prob, r3)" in found.page
 
@@ -95,13 +95,15 @@ def test_a_judge_that_was_asked_shows_its_flips_and_is_asked_again_on_demand(tmp
 
         def preferences(self, pairs: list[Pair]) -> list[float]:
             self.asked += len(pairs)
-            return [float(len(pair.first) > len(pair.second)) for pair in pairs]
+            # long answers win, but on query 1 the one that stands first does
+            return [float(pair.row.id == "q1" or len(pair.first) > len(pair.second)) for pair in pairs]
 
     judge = PrefersLong()
     rows = [Row(id=f"q{q}", prompt=[{"role": "user", "content": ""}], reference="", columns={}) for q in range(2)]
     monkeypatch.setattr(ask, "judge_and_rows", lambda run, queries: (judge, rows))
     again = draw(tmp_path, resamples=200, ask=True)
-    assert value_of(again.frame, "win rate", "r3", "avg_prob") == 1.0
+    assert value_of(again.frame, "win rate", "r3", "avg_prob") == 0.75
+    assert value_of(again.frame, "order flips", "avg_prob", "r3") == 0.5
     assert judge.asked == 2 * 2 * 2 * 2  # seeds, queries, matched samples, both orders
 
 
