@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from analysis.command import CONFIDENCE, as_runs, check_statistics, origin, parser, run_command, table
 from analysis.figures import GREY, Drawn, caption, grid, house_style, legend, looks, over_seeds
@@ -89,6 +89,7 @@ def draw(
             axis.set_title(panel.title)
             axis.set_xlabel(AXES[x])
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             if part.empty:
                 _say(axis, f"nobody logged {panel.metric}")
             if panel.share and len(part):

@@ -64,7 +64,7 @@ def draw(
     with house_style():
         figure, panels = grid(3, width=4.0, height=3.2)
         marks = _bars(panels[0], sigma, threshold)
-        titles = (f"Reflective (sigma from {threshold:g}): share", "Weight on tokens that depend on it")
+        titles = (f"Reflective (sigma from {threshold:g}): share", "Weight on reasoning-dependent tokens")
         for panel, part, title in zip(panels[1:], (share, weight), titles, strict=True):
             panel.set_title(title)
             panel.set_xlabel("training step")
