@@ -13,7 +13,8 @@ import optuna
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
@@ -23,6 +24,8 @@ from dro_lab.sweep.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
+SAME = 1e-9
+"""Values that differ by less, relative to their size, are the same."""
 BEST, EACH, FAINT = "#d55e00", "#0072b2", "#999999"
 
 
@@ -93,15 +96,32 @@ def importance(study: optuna.Study, objective: str) -> pd.DataFrame:
     return table
 
 
+def _on_log_scale(trials: list[optuna.trial.FrozenTrial], name: str) -> bool:
+    return any(getattr(trial.distributions.get(name), "log", False) for trial in trials)
+
+
+def _few_ticks(axis: Axis) -> None:
+    """Labels of numbers that do not run into each other, also on a short logarithmic axis."""
+    if axis.get_scale() == "log":
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=5))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    elif isinstance(axis.get_major_formatter(), ScalarFormatter):
+        axis.set_major_locator(MaxNLocator(4))
+
+
 def slices(study: optuna.Study, searched: list[str], objective: str) -> pd.DataFrame:
     """The value over each setting by itself."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     table = pd.DataFrame([{**t.params, "value": t.value, "trial": t.number} for t in trials])
     figure, axes = plt.subplots(1, len(searched), figsize=(0.6 + 3 * len(searched), 2.7), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], searched, strict=True):
+        if _on_log_scale(trials, name):
+            ax.set_xscale("log")
         found = table[name] if pd.api.types.is_numeric_dtype(table[name]) else table[name].astype(str)
         ax.plot(found, table["value"], "o", color=EACH, markersize=4.5)
         ax.set(xlabel=name)
+        _few_ticks(ax.xaxis)
     axes[0][0].set(ylabel=f"{objective} (validation)")
     figure.suptitle("Value by setting", x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     return table
@@ -113,6 +133,8 @@ def contour(study: optuna.Study, searched: list[str], objective: str) -> pd.Data
     table = pd.DataFrame([{**t.params, "value": t.value, "trial": t.number} for t in trials])
     if any(isinstance(d, CategoricalDistribution) for d in trials[0].distributions.values()) and len(trials) < 4:
         raise ValueError("too few trials for contours over choices")
+    if np.ptp(table["value"]) < SAME * max(1.0, table["value"].abs().max()):
+        raise ValueError("every trial has the same value")
     made = optuna.visualization.matplotlib.plot_contour(study, params=searched, target_name=objective)
     axes = [made] if isinstance(made, Axes) else list(np.ravel(made))
     figure = axes[0].get_figure(root=True)
@@ -126,6 +148,8 @@ def contour(study: optuna.Study, searched: list[str], objective: str) -> pd.Data
             words.set(fontsize=9.5, color="#333333")
     for ax in axes:
         ax.set_title("")
+        _few_ticks(ax.xaxis)
+        _few_ticks(ax.yaxis)
         if len(axes) > 1:
             ax.label_outer()
     figure.suptitle(f"{objective} (validation) over settings", x=0.01, ha="left", fontsize=10.5, fontweight="bold")
