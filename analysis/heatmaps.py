@@ -7,16 +7,18 @@ values, each outcome on a colour scale of its own; two (`reward.clip_low`, `rewa
 are left out, and so are a sweep's last runs on the test split: nothing is chosen there.
 
     python -m analysis.heatmaps outputs/SWEEP --keys reward.clip_low reward.clip_high -o fig.png
-    python -m analysis.heatmaps sqlite:///outputs/sweeps.db --study r3_omega -o fig.png
+    python -m analysis.heatmaps sqlite:///outputs/sweeps/r3_omega/study.db -o fig.png
 """
 
 from __future__ import annotations
 
 import math
 import shlex
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +54,7 @@ class Table:
     keys: Sequence[str]  # those that vary
     outcomes: Sequence[str]
     head: str
+    left: str = ""  # what is not among them
 
 
 def draw(
@@ -121,7 +124,9 @@ def _runs(places: Sequence[Path | str | Run], metric: str, *, command: str | Non
     lost = len(every) - len(runs)
     left = f" {lost} runs that were pruned, did not finish or were evaluated on another split are left out."
     head = origin(runs, command=command) + left * bool(lost)
-    return Table(rows=pd.DataFrame(rows), keys=keys, outcomes=[*outcomes, "objective"], head=head)
+    return Table(
+        rows=pd.DataFrame(rows), keys=keys, outcomes=[*outcomes, "objective"], head=head, left=left * bool(lost)
+    )
 
 
 def _pruned(run: Run) -> bool:
@@ -141,15 +146,11 @@ def trials_of(storage: str, study: str | None, *, command: str | None = None) ->
     """The finished trials of an Optuna study, their objective as the outcome.
 
     Raises:
-        UserError: Optuna is not installed, the storage or study cannot be read, or no trial is finished.
+        UserError: the storage or study is not there or cannot be read, or no trial is finished.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise UserError(f"{storage}: reading a sweep's storage needs Optuna; pip install 'dro-lab[sweep]'.") from None
-    file = storage.removeprefix("sqlite:///")
-    if file != storage and not Path(file).is_file():
-        raise UserError(f"{storage}: there is no file {file}; give the storage that the sweep's configuration names.")
+    import optuna
+
+    _check_sqlite(storage)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         names = optuna.get_all_study_names(storage)
@@ -178,9 +179,34 @@ def trials_of(storage: str, study: str | None, *, command: str | None = None) ->
     return Table(rows=pd.DataFrame(rows), keys=keys, outcomes=["objective"], head=head)
 
 
+def _check_sqlite(storage: str) -> None:
+    """Refuse a file that is not there, locked, or no Optuna storage: opening it, Optuna would add its tables to it.
+
+    Raises:
+        UserError: naming the storage.
+    """
+    from dro_lab.sweep.storage import FIRST_WAIT, SQLITE, STUDIES
+
+    file = storage.removeprefix(SQLITE)
+    if file == storage:
+        return
+    if not Path(file).is_file():
+        raise UserError(f"{storage}: there is no file {file}; give the storage that the sweep's configuration names.")
+    try:
+        with closing(sqlite3.connect(file, timeout=FIRST_WAIT)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        todo = "Wait for the process that holds it" if "locked" in str(error) else "Give a sweep's storage"
+        raise UserError(f"{storage} cannot be read: {error}. {todo}, or give the sweep's folder.") from None
+    if STUDIES not in tables:
+        raise UserError(f"{storage} is no Optuna storage; give the one that the sweep's configuration names.")
+
+
 def _chosen(found: Table, keys: Sequence[str] | None) -> list[str]:
     if not found.keys:
-        raise UserError("nothing but the seed varies between these runs: a heat map needs runs of different settings.")
+        raise UserError(
+            f"nothing but the seed varies between these runs: a heat map needs runs of different settings.{found.left}"
+        )
     listed = ", ".join(found.keys)
     if keys is None:
         if len(found.keys) > 2:

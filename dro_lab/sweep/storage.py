@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 SQLITE = "sqlite:///"
+STUDIES = "studies"
+"""The table by which an Optuna storage is known."""
 FIRST_WAIT, WAIT = 3.0, 60.0
 """Seconds to wait for a database that is written to: before a sweep begins, and while it goes on."""
 
@@ -34,7 +36,8 @@ def is_new(url: str) -> bool:
 
 
 def check_free(url: str, *, wait: float = FIRST_WAIT) -> None:
-    """Refuse an SQLite database that another process has locked, or that is none; nothing is written.
+    """Refuse an SQLite database that another process has locked, that is none, or that is another program's (Optuna
+    would add its tables to it); nothing is written.
 
     Raises:
         UserError: naming the storage and what to do.
@@ -44,10 +47,12 @@ def check_free(url: str, *, wait: float = FIRST_WAIT) -> None:
     try:
         with closing(sqlite3.connect(url.removeprefix(SQLITE), timeout=wait, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")  # the lock that a writer needs
-            connection.execute("SELECT name FROM sqlite_master").fetchall()
+            tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             connection.execute("ROLLBACK")
     except sqlite3.Error as error:
         raise refused(url, error) from None
+    if tables and STUDIES not in tables:
+        raise refused(url, ValueError(f"it is another program's database, with tables such as {tables[0]}"))
 
 
 def open_storage(url: str) -> RDBStorage:

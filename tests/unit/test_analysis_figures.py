@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import sqlite3
+from contextlib import closing
 
 import matplotlib
 import numpy as np
@@ -193,3 +195,28 @@ def test_a_sweeps_storage_is_read(tmp_path):
         heatmaps.draw(storage, study="dro")
     with pytest.raises(UserError, match="there is no file"):
         heatmaps.draw(f"sqlite:///{tmp_path / 'none.db'}")
+
+
+def test_a_database_that_is_no_sweeps_storage_is_refused_and_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("dro_lab.sweep.storage.FIRST_WAIT", 0.1)
+    file = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("CREATE TABLE runs (id INTEGER)")
+        before = file.read_bytes()
+        with pytest.raises(UserError, match=r"mlflow.db is no Optuna storage"):
+            heatmaps.draw(f"sqlite:///{file}")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match=r"mlflow.db cannot be read: database is locked. Wait for the process"):
+            heatmaps.draw(f"sqlite:///{file}")
+        other.execute("ROLLBACK")
+    assert file.read_bytes() == before
+    (tmp_path / "text.db").write_text("no database" * 100)
+    with pytest.raises(UserError, match=r"text.db cannot be read: file is not a database. Give a sweep's storage"):
+        heatmaps.draw(f"sqlite:///{tmp_path / 'text.db'}")
+
+
+def test_what_is_left_out_of_a_map_is_said_where_nothing_else_varies(tmp_path):
+    write_run(tmp_path / "a", CURVE)
+    write_run(tmp_path / "b", CURVE, keys={"reward.omega": 4.0}, status="running")
+    with pytest.raises(UserError, match=r"nothing but the seed varies .* 1 runs that were pruned, did not finish"):
+        heatmaps.draw(tmp_path)
