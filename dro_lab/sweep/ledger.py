@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
 from optuna import TrialPruned
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
@@ -32,7 +32,9 @@ from dro_lab.sweep.trial import PRUNED
 
 OWNER, INTERRUPTED, AGAIN, ERROR = "owner", "interrupted", "again", "error"
 """Attributes of a trial: who runs it, that it was cut off, the number of the trial that it repeats, why it failed."""
-DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+IDLE = RandomSampler()
+"""The study's sampler while no trial is given out: told of a trial's end, a grid's would stop a loop of Optuna's that
+there is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,7 @@ class Ledger:
         self.owner = Owner(folder / ".locks")
         self._mutex = FileLock(folder / ".locks" / "ledger")
         self._storage = study._storage
+        study.sampler = IDLE
 
     def close(self) -> None:
         """End this process's part; its trials that still run count as cut off from now on."""
@@ -205,6 +208,7 @@ class Ledger:
                 for name, distribution in space.items():
                     trial._suggest(name, distribution)
                 taken.append(trial)
+            self.study.sampler = IDLE
         return taken
 
     def settle(self, number: int, ending: Ending) -> None:

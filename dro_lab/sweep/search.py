@@ -255,7 +255,7 @@ class Search(OptunaSweeperImpl):
     def _sampler(self, so_far: int) -> BaseSampler:
         options = self.sampler.copy()
         OmegaConf.set_readonly(options, False)
-        if options.get("seed") is not None:
+        if options.get("seed") is not None and not self._is_grid:  # a grid numbers its points in an order of its seed
             options.seed = seed_of(options.seed, so_far)
         made = make_sampler(options)
         if isinstance(made, functools.partial):  # a grid
@@ -263,9 +263,13 @@ class Search(OptunaSweeperImpl):
         assert isinstance(made, BaseSampler)
         return made
 
+    @property
+    def _is_grid(self) -> bool:
+        return str(self.sampler._target_).endswith("GridSampler")
+
     def _limit_to_grid(self) -> None:
         """A grid has so many points; more trials would only repeat some."""
-        if str(self.sampler._target_).endswith("GridSampler"):
+        if self._is_grid:
             size = 1
             for name, item in self.space.search.items():
                 try:

@@ -92,6 +92,23 @@ def test_ctrl_c_leaves_a_state_from_which_the_same_command_continues(monkeypatch
     assert (counts["complete"], counts["interrupted"], counts["failed"]) == (4, 1, 0)
 
 
+def test_a_grid_has_each_of_its_points_once_also_when_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(cfg: Any, trial: Any) -> float:
+        if len(runs.seen) == 2:
+            raise KeyboardInterrupt
+        return near_two(cfg)
+
+    runs = cheap_runs(monkeypatch, answer)
+    grid = ("hydra/sweeper/sampler=grid", "reward.omega=choice(1,2,3,4)")
+    assert sweep(*grid, trials=9, seeds=0).code == 130
+    ended = sweep(*grid, trials=9, seeds=0)
+    assert ended.code == 0, ended.text
+    first, cut_off, again, *rest = runs.omegas
+    assert cut_off == again
+    assert sorted([first, again, *rest]) == [1, 2, 3, 4]
+    assert result()["winner"]["params"] == {OMEGA: 2}
+
+
 FAILURES = {
     "nan": (None, "came out as nan"),
     "user": (UserError("judge: no key"), "judge: no key"),
