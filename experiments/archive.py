@@ -76,7 +76,7 @@ class Archive:
         self.file.write_text("".join(lines), encoding="utf-8")
 
     def load(self, folder: Path) -> Run:
-        """The run from disk where it is finished there, else from the archive, as far as that goes."""
+        """The run from the archive, as far as that goes, where it holds one of that name, else from disk."""
         entry = self.entries().get(self.name(folder))
         if entry is None:
             return load_run(folder, require_finished=True)

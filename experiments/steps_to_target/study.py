@@ -1,4 +1,4 @@
-"""How many times fewer steps, tokens and seconds does R3 need to a rival's best level? Four twins and a fifth of maths.
+"""How many times fewer steps, tokens and seconds does R3 need to the level that a rival ends at? Five twins.
 
 ``python -m experiments.steps_to_target.study`` builds the two policies that answer within 48 tokens, runs what is
 missing, then writes ``results.md``, ``curves.png`` and ``curves.csv`` beside this file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -55,3 +56,17 @@ def test_every_path_that_the_readme_links_to_is_there():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
     assert len(links) > 5
     assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def test_every_module_that_the_pages_say_to_run_is_there():
+    pages = [README, *README.parent.glob("experiments/**/README.md"), *README.parent.glob("dro_lab/**/README.md")]
+    modules = {found for page in pages for found in re.findall(r"python -m ([\w.]+\w)", page.read_text())}
+    modules.discard("experiments.NAME.study")
+    assert len(modules) > 15
+    assert [name for name in sorted(modules) if importlib.util.find_spec(name) is None] == []
+
+
+def test_the_page_of_studies_names_every_study():
+    folder = README.parent / "experiments"
+    listed = re.findall(r"^\| \[`(\w+)`\]\(\1/README.md\)", (folder / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(page.parent.name for page in folder.glob("*/README.md"))
