@@ -33,6 +33,8 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 MAIN = "MainProcess"
 """How multiprocessing names the process that a user started."""
+GRID = "multirun.yaml"
+"""What Hydra calls its note of a grid."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's switch: raise errors instead of printing their tracebacks."""
 
@@ -55,6 +57,7 @@ def main() -> None:
         if message is None:
             traceback.print_exception(error.with_traceback(inside))
             sys.exit(FAILED)
+        _forget_grid(error.__traceback__)
         _refuse(message)
 
 
@@ -120,6 +123,20 @@ def _inside_job(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code is not job.__wrapped__.__code__:
         trace = trace.tb_next
     return trace
+
+
+def _forget_grid(trace: TracebackType | None) -> None:
+    """Remove what Hydra writes of a grid (``multirun.yaml``) before it composes its jobs, where no job began."""
+    while trace is not None:
+        place = trace.tb_frame.f_locals.get("sweep_dir")
+        if isinstance(place, Path) and place.is_dir() and [path.name for path in place.iterdir()] == [GRID]:
+            place = place.resolve()
+            (place / GRID).unlink()
+            for folder in (place, *place.parents):
+                if any(folder.iterdir()) or not folder.is_relative_to(Path.cwd()) or folder == Path.cwd():
+                    return
+                folder.rmdir()
+        trace = trace.tb_next
 
 
 def _outside(error: Exception) -> str | None:

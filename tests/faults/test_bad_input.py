@@ -139,6 +139,12 @@ def test_a_bad_override_is_refused(name: str, policy: Path, tmp_path: Path) -> N
     assert_refused(run_main(small_run(policy, overrides)), tmp_path, expected)
 
 
+def test_a_grid_over_a_key_that_there_is_not_leaves_nothing(tmp_path: Path) -> None:
+    ended = run_main(["--multirun", "reward.omgea=1,2", "tracking=none"])
+    assert_refused(ended, tmp_path, ["reward.omgea", "'omega'"])
+    assert list(tmp_path.iterdir()) == []
+
+
 # ----------------------------------------------------------------------------------------------------- places
 
 PLACES = {
