@@ -280,12 +280,12 @@ def test_the_page_of_the_claim_has_the_planted_ratios_and_names_what_is_missing(
 def test_knobs_are_set_against_the_default_seed_by_seed(tmp_path):
     place = place_of(LAMBDA.STUDY, tmp_path)
     worse = {step: value - 0.1 * (step > 40) for step, value in rising(16).items()}
-    runs = {"pararev/0.05_to_0.85_s0": entry(rising(16)), "pararev/0_to_1_s0": entry(worse)}
-    archive(place, runs)
-    text = grid.publish(LAMBDA.STUDY, place, LAMBDA.SETTINGS, [0])
+    runs = {f"pararev/0.05_to_0.85_s{seed}": entry(rising(16)) for seed in (0, 1)}
+    archive(place, runs | {f"pararev/0_to_1_s{seed}": entry(worse) for seed in (0, 1)})
+    text = grid.publish(LAMBDA.STUDY, place, LAMBDA.SETTINGS, [0, 1])
     assert "| up to 0.85 |  | 0.90 [0.90, 0.90] |  |" in text
     assert (
-        "| 0 to 1 | 1 | 0.80 [0.80, 0.80] | -0.10 [-0.10, -0.10] | 14 (1.00 [1.00, 1.00]) | 14 (1.00 [1.00, 1.00]) |"
+        "| 0 to 1 | 2 | 0.80 [0.80, 0.80] | -0.10 [-0.10, -0.10] | 14 (1.00 [1.00, 1.00]) | 14 (1.00 [1.00, 1.00]) |"
         in text
     )
 
