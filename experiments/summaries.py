@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.figures import over_seeds
 from dro_lab.record.read import Run
 from experiments.archive import Archive
 
@@ -20,7 +21,7 @@ Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Over:
-    """A mean over seeds with a percentile bootstrap interval that resamples seeds."""
+    """A mean over seeds with Student's t interval; the ends are nan of fewer than two values."""
 
     values: tuple[float, ...]
     mean: float
@@ -28,6 +29,8 @@ class Over:
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.low):
+            return _two(self.mean)
         return f"{_two(self.mean)} [{_two(self.low)}, {_two(self.high)}]"
 
     @property
@@ -37,14 +40,15 @@ class Over:
 
 
 def over(values: Sequence[float]) -> Over:
-    """Mean and interval over seeds; a seed without a value (nan) is shown and left out of the mean."""
+    """Mean and interval over seeds; a seed without a value (nan) is shown and left out of the mean.
+
+    Student's t, since of 3 seeds a 90% percentile bootstrap of the mean covers 58%, of 5 seeds 78%.
+    """
     finite = np.array([value for value in values if math.isfinite(value)])
     if not len(finite):
         return Over(values=tuple(values), mean=math.nan, low=math.nan, high=math.nan)
-    rng = np.random.default_rng(0)
-    means = rng.choice(finite, size=(RESAMPLES, len(finite))).mean(axis=1)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Over(values=tuple(values), mean=float(finite.mean()), low=float(low), high=float(high))
+    mean, low, high = (float(found[0]) for found in over_seeds(finite[:, None], confidence=CONFIDENCE))
+    return Over(values=tuple(values), mean=mean, low=low, high=high)
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Over:
@@ -84,7 +88,8 @@ def head(title: str, *, command: str, seeds: Sequence[int], runs: Sequence[Run])
         f"# {title}",
         "",
         f"Command `{command}`; {len(runs)} runs at commit {', '.join(commits)}; seeds {', '.join(map(str, seeds))}; "
-        f"{CONFIDENCE:.0%} bootstrap intervals over seeds; {seconds / 60:.0f} minutes of run time on one core each.",
+        f"{CONFIDENCE:.0%} intervals over seeds (means: Student's t; ratios of medians: percentile bootstrap); "
+        f"{seconds / 60:.0f} minutes of run time on one core each.",
         "",
     ]
 

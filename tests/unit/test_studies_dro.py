@@ -24,10 +24,12 @@ from tests.cli_fixture import run_main, save_policy, small_run
 def test_a_mean_over_seeds_has_an_interval_that_covers_it_and_leaves_out_what_was_not_measured():
     found = over([1.0, 2.0, 3.0, math.nan])
     assert found.mean == 2.0
-    assert 1.0 <= found.low < 2.0 < found.high <= 3.0
+    half = 2.919986 / math.sqrt(3)  # t of 95% with 2 degrees of freedom, a standard deviation of 1
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
     assert found.each == "1.00 2.00 3.00 -"
     assert str(over([0.5, 0.5])) == "0.50 [0.50, 0.50]"
     assert math.isnan(over([math.nan]).mean)
+    assert str(over([0.5, math.nan])) == "0.50", "one seed has no interval"
 
 
 def test_differences_are_taken_seed_by_seed():
