@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from dro_lab.record.files import write_atomic
 from dro_lab.record.read import Run, load_run
 
 METRICS = ("gate/rejected_share", "gate/floored_share", "filter/dropped_share", "rollouts/kept_share")
@@ -73,7 +74,7 @@ class Archive:
         }
         entries = {**self.entries(), entry["run"]: entry}
         lines = [json.dumps(entries[name]) + "\n" for name in sorted(entries)]
-        self.file.write_text("".join(lines), encoding="utf-8")
+        write_atomic(self.file, "".join(lines))
 
     def load(self, folder: Path) -> Run:
         """The run from the archive, as far as that goes, where it holds one of that name, else from disk."""

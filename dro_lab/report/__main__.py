@@ -11,7 +11,8 @@ from dro_lab.errors import UserError
 
 EPILOG = """\
 One run: report.html in its folder. Several: comparison.html in the folder that holds them all; they must have the
-same metric, evaluation grid and data source. A folder above runs (a sweep, a day, outputs) stands for all of them.
+same metric, evaluation grid and data source. A folder above runs (a grid, a day, the trials of a
+sweep) stands for all of them.
 """
 
 

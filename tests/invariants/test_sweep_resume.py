@@ -15,6 +15,7 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 
+from analysis import heatmaps
 from dro_lab.evaluation.evaluate import Evaluation
 from dro_lab.record.read import load_run
 from dro_lab.sweep.parent import MlflowParent
@@ -131,6 +132,16 @@ def test_the_winner_alone_runs_on_test(killed: Killed, monkeypatch: pytest.Monke
     assert found["winner"] == {"trial": winner.number, "params": winner.params}
     assert found["test"]["values"] == [runs[tested].summary["objective"]]
     assert runs[tested].summary["seed"] == 1000
+
+
+def test_the_sweeps_folder_is_drawn_as_a_heat_map_of_its_finished_trials(killed: Killed) -> None:
+    found = heatmaps.draw(killed.sweep)
+    quality = found.frame[found.frame["outcome"] == "quality"]
+    assert (len(quality), quality["runs"].sum()) == (3, 3), "one value of omega a trial"
+    trials = {n: load_run(killed.sweep / f"trials/trial_{n:03d}").evals for n in (0, 2, 3)}
+    last = [evals[evals["metric"] == "quality"].sort_values("step")["value"].iloc[-1] for evals in trials.values()]
+    assert sorted(quality["value"]) == pytest.approx(sorted(last))
+    assert "2 runs that were pruned, did not finish or were evaluated on another split are left out" in found.page
 
 
 def test_trials_side_by_side_give_the_numbers_of_trials_one_after_another(
