@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from dro_lab.errors import UserError
 from dro_lab.record.read import Run, load_run
-from experiments.archive import Archive
+from experiments.archive import Archive, comparable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +48,29 @@ def finished(folder: Path) -> Run | None:
 
 
 def pending(jobs: Sequence[Job], archive: Archive | None = None) -> list[Job]:
-    """The jobs that are neither finished nor archived; what is finished is archived."""
+    """The jobs that are neither finished nor archived with their overrides; what is finished is archived."""
     todo = []
     for job in jobs:
         if archive is not None and archive.holds(job.folder, job.overrides):
             continue
-        if finished(job.folder) is None:
+        run = finished(job.folder)
+        if run is None or not _made_by(job, run):
             todo.append(job)
         elif archive is not None:
             archive.keep(job.folder, job.overrides)
     return todo
 
 
+def _made_by(job: Job, run: Run) -> bool:
+    """Whether the run's recorded command has the job's overrides: a study that was changed keeps its folders' names."""
+    given = [word for word in shlex.split(run.environment.get("command", "")) if "=" in word]
+    return comparable([word for word in given if not word.startswith("hydra.run.dir=")]) == comparable(job.overrides)
+
+
 def run_all(jobs: Sequence[Job], *, workers: int, archive: Archive | None = None) -> None:
     """Run what is neither finished nor archived, ``workers`` at a time, one thread each; archive what is finished.
 
-    A folder that holds an unfinished run is moved aside (``NAME.unfinished``), not overwritten.
+    A folder that holds an unfinished run, or one of other overrides, is moved aside (``NAME.aside``), not overwritten.
 
     Raises:
         RuntimeError: a job failed; names its log. The others are finished first.
@@ -120,6 +128,6 @@ def run_in_process(job: Job) -> None:
 
 def _aside(folder: Path) -> Path:
     number = 0
-    while (target := folder.with_name(f"{folder.name}.unfinished{number or ''}")).exists():
+    while (target := folder.with_name(f"{folder.name}.aside{number or ''}")).exists():
         number += 1
     return target

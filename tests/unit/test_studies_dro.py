@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from experiments.dro_parts import study as dro_parts
 from experiments.figures import Panel, draw_curves
 from experiments.filtering import study as filtering
 from experiments.gating import study as gating
+from experiments.runs import Job, pending
 from experiments.summaries import difference, evaluated, over, trained
 from experiments.twins import study as twins
 from tests.cli_fixture import run_main, save_policy, small_run
@@ -116,6 +118,17 @@ def test_an_archived_run_gives_the_figures_of_its_record(tmp_path, policy_run):
     assert stored.environment["git"]["commit"] == whole.environment["git"]["commit"]
     archive.keep(policy_run, overrides)
     assert len(archive.entries()) == 1  # kept once, whatever happens twice
+
+
+def test_a_finished_run_of_other_overrides_is_not_taken_for_the_jobs(tmp_path, policy_run):
+    archive = Archive(tmp_path / "runs.jsonl", policy_run.parent)
+    made = [word for word in shlex.split(load_run(policy_run).environment["command"]) if "=" in word]
+    own = [word for word in made if not word.startswith("hydra.run.dir=")]
+    changed = Job(folder=policy_run, overrides=[*own, "reward.omega=4"])
+    assert pending([changed], archive) == [changed]
+    assert archive.entries() == {}
+    assert pending([Job(folder=policy_run, overrides=own)], archive) == []
+    assert archive.holds(policy_run, own)
 
 
 def test_what_is_neither_archived_nor_finished_is_an_error(tmp_path):
