@@ -1,6 +1,7 @@
 # Two commands: `make demo` watches a policy learn from R3, `make test` runs the suite. Both make .venv where missing.
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 # Without a GPU, torch comes from PyTorch's CPU index where it can be reached (the stock Linux build brings CUDA, GBs).
 # TORCH_INDEX= (empty) takes torch from the usual index.
@@ -8,13 +9,14 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Test processes, one thread each: two threads that share a core with another process take many times as long.
 WORKERS ?= 2
 
-.PHONY: demo test lint install install-test clean help
+.PHONY: demo test test-vllm lock-vllm lint install install-test clean help
 
 help:
 	@echo "make demo   set up and train the shipped policy with R3 (minutes on a laptop)"
 	@echo "make test   set up and run the test suite"
 	@echo "make lint   ruff and mypy"
-	@echo "make clean  remove .venv"
+	@echo "make test-vllm  the tests with real vLLM, on a CPU, in an environment of their own (3 GB)"
+	@echo "make clean  remove both environments"
 
 demo: install
 	$(BIN)/python -m dro_lab.run
@@ -25,6 +27,24 @@ test: install-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 	@echo
 	@echo "Next: all tests passed. Watch a policy learn with  make demo"
+
+# Real vLLM on a CPU. Its lock file is whole, so nothing is resolved here; uv installs it in a fraction of pip's time.
+test-vllm: $(VLLM_VENV)/.vllm
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/vllm
+	@echo
+	@echo "Next: the vLLM tests passed."
+
+$(VLLM_VENV)/.vllm: tests/vllm/requirements.lock
+	$(MAKE) VENV=$(VLLM_VENV) TORCH_DEPS=--no-deps $(VLLM_VENV)/.torch
+	$(VLLM_VENV)/bin/pip install -q uv
+	$(VLLM_VENV)/bin/uv pip install -q --python $(VLLM_VENV)/bin/python --no-deps --compile-bytecode -r $<
+	@touch $@
+
+# Renews the lock file, with the torch that is at hand (`uv` on the path).
+lock-vllm:
+	uv pip compile -q pyproject.toml tests/vllm/requirements.in --excludes tests/vllm/excludes.txt --python-version 3.11 \
+	  --no-header --no-annotate -o tests/vllm/requirements.lock
+	sed -i 's/+cpu$$//' tests/vllm/requirements.lock
 
 lint: install-test
 	$(BIN)/ruff check .
@@ -44,9 +64,9 @@ $(VENV)/.torch: $(VENV)/.python
 	@index="$(TORCH_INDEX)"; \
 	if [ -n "$$index" ] && ! command -v nvidia-smi >/dev/null 2>&1 && \
 	   $(BIN)/python -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1] + "/torch/", timeout=5)' "$$index" >/dev/null 2>&1; then \
-	  echo "torch: CPU build from $$index"; $(BIN)/pip install -q torch==2.13.0 --index-url "$$index"; \
+	  echo "torch: CPU build from $$index"; $(BIN)/pip install -q $(TORCH_DEPS) torch==2.13.0 --index-url "$$index"; \
 	else \
-	  echo "torch: from the usual package index"; $(BIN)/pip install -q torch==2.13.0; \
+	  echo "torch: from the usual package index"; $(BIN)/pip install -q $(TORCH_DEPS) torch==2.13.0; \
 	fi
 	@touch $@
 
@@ -59,4 +79,4 @@ $(VENV)/.test: $(VENV)/.run pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VLLM_VENV)

@@ -6,9 +6,10 @@ import difflib
 import importlib.util
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -58,9 +59,26 @@ def arguments(node: DictConfig, *, output_dir: str, steps: int) -> Any:
             raise UserError(f"algorithm.{key}={values[key]}: must stay {fixed}: {why}")
     if values.get("loss_type", "dapo") not in LOSS_TYPES:
         raise UserError(f"algorithm.loss_type={values['loss_type']}: must be one of {', '.join(LOSS_TYPES)}")
-    if values.get("use_vllm") and importlib.util.find_spec("vllm") is None:
-        raise UserError("rollout.use_vllm=true: vLLM is not installed; install trl[vllm] or set it to false")
+    if values.get("use_vllm"):
+        _check_vllm(values)
     return instantiate_checked("algorithm", node, output_dir=output_dir, max_steps=max(1, steps))
+
+
+def _check_vllm(values: Mapping[str, Any]) -> None:
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "rollout.use_vllm=true: vLLM is not installed; `pip install -e '.[vllm]'` on a machine with a GPU, or "
+            "sample with rollout=hf (rollout.use_vllm=false)"
+        )
+    url = values.get("vllm_server_base_url")
+    if values.get("vllm_mode") == "server" and url is not None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+            shown = url if "@" not in url else "(with a user or a password)"
+            raise UserError(
+                f"algorithm.vllm_server_base_url={shown}: must begin with http:// or https:// and name a host, without "
+                "user and password, for example http://localhost:8000"
+            )
 
 
 def _check_type(key: str, value: Any, hint: Any) -> None:

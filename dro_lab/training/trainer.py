@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 from trl import GRPOTrainer
 
 from dro_lab.training.arguments import placeholder
@@ -65,6 +65,10 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
         self.nothing_kept = False  # in all that was sampled for the coming update
         self._sampled_at = -1  # updates done when it last sampled
         super().__init__(reward_funcs=[placeholder(scoring.pipeline.reward.name)], **kwargs)
+        if self.use_vllm and self.vllm_mode == "colocate":
+            # vLLM has set this process's random numbers to a seed of its own, the same for every run; ranks that share
+            # one copy of vLLM must draw the same numbers
+            set_seed(self.args.seed + self.accelerator.process_index // self.vllm_tensor_parallel_size)
         self._kl_weight = self.beta
         self.add_callback(SkipEmptyUpdate(self))
         self.guard.watch(self.policy)
