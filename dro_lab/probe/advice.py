@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -314,7 +315,7 @@ def _command(findings: Findings, chosen: RewardFinding, omega: float | None, *, 
     if not (filters and findings.filter.configured):
         given = [text for text in given if not text.lstrip("+~").startswith("filtering")]
         given += _use(findings) if filters else []
-    return " ".join(["python -m dro_lab.run", *keys, *given])
+    return shlex.join(["python", "-m", "dro_lab.run", *keys, *given])
 
 
 def _point(topic: str, text: str, evidence: str) -> Point:

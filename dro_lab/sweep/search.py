@@ -249,7 +249,7 @@ class Search(OptunaSweeperImpl):
             raise UserError(
                 f"hydra.sweeper.max_failures={self.max_failures}: {progress.failed} trials of the sweep have failed, "
                 f"the last one with: {str(errors[-1]).rstrip('.')}. Mend that and give a higher limit to go on, or "
-                " begin anew with hydra.sweeper.study_name=NAME"
+                "begin anew with hydra.sweeper.study_name=NAME"
             )
 
     def _sampler(self, so_far: int) -> BaseSampler:

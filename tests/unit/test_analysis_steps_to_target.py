@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.bootstrap import CENSORED, median
+from analysis.bootstrap import CENSORED, median, summarised
 from analysis.coverage import SETTINGS, Setting, measure
-from analysis.crossings import Aim, smoothed_arm
+from analysis.crossings import Aim, smoothed_arm, verdict
 from analysis.load import load_runs
 from analysis.steps_to_target import draw, main, smoothed, steps_to_target
 from tests.analysis_fixture import write_run
@@ -185,6 +185,30 @@ def test_one_run_alone_is_drawn_without_verdict(runs):
     assert "times" not in found.page
     assert "| r3 | 1 | 1 of 1 |" in found.page
     assert (found.frame["shows"] == "evaluation").sum() == 2 * 11
+
+
+def test_the_ratio_is_taken_at_the_level_that_each_resample_of_the_baseline_sets():
+    steps = np.arange(11.0)
+    shapes = {"late": [steps == 10] * 2, "even": [steps / 10] * 2, "base": [0.02 * steps, 0.08 * steps]}
+    arms = {
+        name: smoothed_arm(name, (0, 1), {"steps": np.tile(steps, (2, 1))}, np.array(of, dtype=float), window=1)
+        for name, of in shapes.items()
+    }
+    found = verdict(
+        arms["late"], arms["even"], axis="steps", aim=Aim(kind="final", baseline=arms["base"]), confidence=0.9,
+        resamples=500, seed=0,
+    )  # fmt: skip
+    ratio = {level: (9 + level) / (10 * level) for level in (0.2, 0.5, 0.8)}  # levels of two seeds drawn from two
+    assert (found.ratio.value, found.ratio.low, found.ratio.high) == pytest.approx((ratio[0.5], ratio[0.8], ratio[0.2]))
+
+
+def test_resamples_that_say_nothing_widen_the_interval_or_are_left_out():
+    slow, fast = np.array([20.0] * 7 + [CENSORED] * 3), np.array([10.0] * 7 + [CENSORED] * 3)
+    one = np.array(20.0), np.array(10.0)
+    left_out = summarised(*one, slow, fast, confidence=0.9)
+    widened = summarised(*one, slow, fast, confidence=0.9, undecided_widen=True)
+    assert (left_out.value, left_out.low, left_out.high) == (2.0, 2.0, 2.0)
+    assert (widened.value, widened.low, widened.high) == (2.0, 0.0, math.inf)
 
 
 def test_medians_sort_infinity_last():

@@ -206,8 +206,9 @@ def test_the_filter_is_judged_by_what_it_would_drop(kept, dropped, words, used):
 def test_a_filter_that_the_run_does_not_have_joins_the_command_where_it_is_worth_it():
     found = findings(reward("r3", 0.93, omega=2))
     changed = replace(found.filter, configured=False, varied_dropped=0.1)
-    setting = {"dataset": "pararev", "overrides": []}
+    setting = {"dataset": "pararev", "overrides": ["dataset.sizes={train: 8}"]}
     advice = advise(replace(found, filter=changed, setting=setting))
+    assert "'dataset.sizes={train: 8}'" in advice.command, "a shell would take it apart"
     assert advice.command.endswith("filtering=r3_variance filtering.tau=0.200")
 
 
