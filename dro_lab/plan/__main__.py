@@ -60,7 +60,10 @@ def _split(given: Sequence[str]) -> tuple[Any, list[str]]:
     for argument in given:
         key, _, value = argument.partition("=")
         if key in names:
-            own[key] = yaml.safe_load(value)
+            try:
+                own[key] = yaml.safe_load(value)
+            except yaml.YAMLError:
+                raise UserError(f"{argument}: cannot be read; give one value, for example devices=8") from None
         elif argument.startswith("-"):
             raise UserError(f"{argument}: unknown option. Allowed: --help, {', '.join(sorted(names))}, and overrides.")
         else:

@@ -150,6 +150,7 @@ def test_a_faster_device_takes_less_time_and_more_devices_share_the_work() -> No
     [
         (["gpu=h20"], ["gpu=h20", "h100"]),
         (["devices=0"], ["devices=0", "1"]),
+        (["devices=["], ["devices=[", "cannot be read"]),
         (["mfu=2"], ["mfu=2", "[0.01, 1]"]),
         (["prompt_tokens=many"], ["prompt_tokens=many"]),
         (["completion_tokens=5000"], ["completion_tokens=5000", "rollout.max_completion_length=96"]),
