@@ -25,6 +25,7 @@ from dro_lab.pipeline import Pipeline
 from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import ReasoningFormat
 from dro_lab.scoring.stats import check_needs
+from dro_lab.scoring.vllm import check_scorer, scorer_for, scorer_notes
 from dro_lab.training.arguments import arguments
 from dro_lab.types import Stat, Task
 
@@ -72,6 +73,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     """
     pipeline = build_pipeline(cfg, names)
     check_needs(pipeline.needs, {"current", cfg.scored_by})
+    check_scorer(cfg, pipeline.needs)
     watch = build_watch(cfg.health)
     judge_component = component("judge", cfg.judge, name=names.get("judge", "judge"), supplied=frozenset({"needs"}))
     made = arguments(cfg.algorithm, output_dir=str(folder / "trainer"), steps=cfg.steps)
@@ -101,6 +103,8 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     if task.provenance.kind != "twin" and knows_twins_only(tokenizer):
         task = replace(task, notes=(*task.notes, FOREIGN_TEXT))
     task = replace(task, notes=(*task.notes, *policy_notes(cfg.dataset, Path(spec.path))))
+    scorer = scorer_for(tokenizer, fmt, cfg.scorer)
+    task = replace(task, notes=(*task.notes, *scorer_notes(scorer, pipeline.needs)))
     tracker = instantiate_checked("tracking", cfg.tracking)
     return Built(
         names=names,
@@ -113,7 +117,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
         judge=judge,
         evaluation=evaluation,
         arguments=made,
-        scorer=ReferenceScorer(tokenizer, fmt, **cfg.scorer),
+        scorer=scorer,
         tracker=tracker,
         watch=watch,
         max_refills=max_refills(cfg.filtering),

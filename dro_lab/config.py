@@ -246,13 +246,18 @@ def _check_sampling(cfg: DictConfig) -> None:
     number("algorithm.learning_rate", _plain("algorithm", cfg.algorithm).get("learning_rate"), low=0.0, todo="try 1e-4")
 
 
-SCORER = ("tokens_per_batch", "lm_head_chunk", "share")
+OWN_FORWARDS = ("tokens_per_batch", "lm_head_chunk", "share")
+SCORER: dict[str, tuple[str, ...]] = {"hf": OWN_FORWARDS, "vllm": ("read_prefix_cache", *OWN_FORWARDS)}
 
 
 def _check_scorer(node: Any) -> None:
     scorer = _plain("scorer", node)
-    if unknown := sorted(set(scorer) - set(SCORER)):
-        raise UserError(f"scorer.{unknown[0]}={scorer[unknown[0]]}: unknown key; allowed are {', '.join(SCORER)}")
+    engine = scorer.pop("engine", "hf")
+    choice("scorer.engine", engine, tuple(SCORER), todo="choose with scorer=hf or scorer=vllm")
+    if unknown := sorted(set(scorer) - set(SCORER[engine])):
+        raise UserError(
+            f"scorer.{unknown[0]}={scorer[unknown[0]]}: unknown key; allowed are {', '.join(SCORER[engine])}"
+        )
     for key in ("tokens_per_batch", "lm_head_chunk"):
         if key in scorer:
             whole(f"scorer.{key}", scorer[key], low=1, todo="conf/scorer/hf.yaml says what it means")

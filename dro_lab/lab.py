@@ -157,7 +157,11 @@ class Run:
             clock=clock,
             evaluator=self._evaluator,
             watch=built.watch,
-            measures=(answer_metrics, *([ReferenceChecks(self._reference_judge())] if built.asks_verdicts else [])),
+            measures=(
+                answer_metrics,
+                lambda _: built.scorer.metrics(),
+                *([ReferenceChecks(self._reference_judge())] if built.asks_verdicts else []),
+            ),
             counts=built.judge.metrics,
             extras_every=built.evaluation.extras == "every",
             tokenizer=built.tokenizer,
@@ -191,6 +195,7 @@ class Run:
             callbacks=[self.observer],
         )
         self.trainer.remove_callback(PrinterCallback)
+        self.built.scorer.attach(self.trainer)
         return self.trainer
 
     def go(self, model: PreTrainedModel) -> None:

@@ -8,9 +8,10 @@ was (arXiv 2506.13351). No other code of a run asks a policy for log-probabiliti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,8 @@ from dro_lab.scoring.shared import SharedEngine
 from dro_lab.scoring.sharing import Sharing
 from dro_lab.scoring.split import ReasoningFormat, ThinkingMode
 from dro_lab.scoring.tokens import TokenText
-from dro_lab.scoring.tree import Branch, Candidate, Stem, StemScores, Tree, TreeScores
-from dro_lab.types import PrefixPlan
+from dro_lab.scoring.tree import Branch, Candidate, Choose, Stem, StemScores, Tree, TreeScores
+from dro_lab.types import PrefixPlan, Stat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,12 @@ class ReferenceScorer:
     Raises:
         UserError: a size below 1, or a tokenizer without an end-of-sequence token.
     """
+
+    name = "hf"
+    gives = frozenset({Stat.REFERENCE, Stat.RANKS, Stat.MASKED, Stat.PREFIXES})
+    """The statistics that it measures."""
+    policies = frozenset({"current", "reference", "initial", "lagged"})
+    """Under which policies."""
 
     def __init__(
         self,
@@ -177,11 +184,22 @@ class ReferenceScorer:
         tree = Tree(prompts=prompt_ids_P, roots=roots, stems=stems)
         choose = partial(top_k, k=prefixes.k if prefixes else 0)
         with torch.no_grad(), evaluating(model):
-            found = self._sharing.engine(model).score(model, tree, choose, ranks=ranks)
+            found = self._read(model, tree, choose, ranks=ranks)
         shape = (len(prompt_ids_P), len(reasoning_ids_PG[0]) if reasoning_ids_PG else 0)
         return _gathered(
             found, write.targets_P, points, shape, k=prefixes.k if prefixes else None, masked=masked, ranks=ranks
         )
+
+    def _read(self, model: PreTrainedModel, tree: Tree, choose: Choose, *, ranks: bool) -> TreeScores:
+        """The scores of all branches; the model is in evaluation mode and gradients are off."""
+        return self._sharing.engine(model).score(model, tree, choose, ranks=ranks)
+
+    def attach(self, trainer: Any) -> None:
+        """Told the trainer once it is built: a scorer may use what it samples with. This one asks the policy alone."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Counts since the start, for the log."""
+        return {}
 
     def _inner_closing(self, prefixes: PrefixPlan | None) -> str:
         """What stands between a prefix of the reasoning, which ends with its line, and the answer marker."""

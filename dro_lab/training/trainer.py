@@ -8,6 +8,7 @@ tests/contract/test_trl_seam.py: to upgrade, move the pin and run that file.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -34,6 +35,19 @@ from dro_lab.types import Row
 
 StepObserver = Callable[[ScoredStep, Tensor], Mapping[str, float]]
 """Called once per sampling round with the scored rollouts and advantages (P, G); returns metrics to log."""
+
+
+LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher tells a process. TRL writes it too, for a vLLM in this process, and it would stay: a later job of the
+process would take itself for one of several."""
+
+
+def _restore(before: Mapping[str, str | None]) -> None:
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 class LabTrainer(FiniteSteps, GRPOTrainer):
@@ -64,7 +78,9 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
         self._scored: ScoredStep | None = None
         self.nothing_kept = False  # in all that was sampled for the coming update
         self._sampled_at = -1  # updates done when it last sampled
+        launched = {name: os.environ.get(name) for name in LAUNCHER}
         super().__init__(reward_funcs=[placeholder(scoring.pipeline.reward.name)], **kwargs)
+        _restore(launched)
         if self.use_vllm and self.vllm_mode == "colocate":
             # vLLM has set this process's random numbers to a seed of its own, the same for every run; ranks that share
             # one copy of vLLM must draw the same numbers

@@ -6,6 +6,7 @@ to load into; and a float32 checkpoint would become bfloat16.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tests.tiny import TEMPLATES, byte_tokenizer
 
-ENGINE = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 64 * 2**20}
+ENGINE = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 64 * 2**20, "block_size": 32}
 
 
 def plain_linear(layer: Any, remove_weight: bool) -> None:
@@ -26,9 +27,11 @@ def plain_linear(layer: Any, remove_weight: bool) -> None:
 def patch(monkeypatch: Any) -> None:
     """Engines of this process: float32, small, with weights that stay loadable."""
     import trl.generation.vllm_generation as generation
+    import vllm.distributed.parallel_state as parallel
     import vllm.model_executor.layers.utils as layers
 
     monkeypatch.setattr(layers, "dispatch_cpu_unquantized_gemm", plain_linear)
+    monkeypatch.setattr(parallel, "suppress_stdout", contextlib.nullcontext)  # it wants an output with a file number
     monkeypatch.setattr(generation, "LLM", functools.partial(generation.LLM, **ENGINE))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -104,3 +105,5 @@ def test_a_run_with_vllm_records_how_far_sampler_and_trainer_are_apart(engines, 
     apart = [row["sampling/sampling_logp_difference/max"] for row in rows if "loss" in row]
     assert len(apart) == 2
     assert max(apart) <= NATS
+    left = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & set(os.environ)
+    assert not left, "a later job of this process would take itself for one of several"
