@@ -118,17 +118,17 @@ def jobs(grid: Grid, place: Place, seeds: Sequence[int]) -> list[Job]:
     ]
 
 
-def find(place: Place, settings: Sequence[Setting], seeds: Sequence[int]) -> Found:
-    """Every run that is archived or finished on disk; what is not is named."""
+def find(grid: Grid, place: Place, settings: Sequence[Setting], seeds: Sequence[int]) -> Found:
+    """Every run that is archived with the study's present overrides, or finished on disk; what is not is named."""
     archive, missing = place.archive, []
-    archived = archive.entries()
+    overrides = {job.folder: job.overrides for job in jobs(grid, replace(place, settings=settings), seeds)}
     runs: dict[str, dict[str, dict[int, Run]]] = {}
     for setting in settings:
         for arm in setting.arms:
             of_arm = runs.setdefault(setting.name, {}).setdefault(arm, {})
             for seed in seeds:
                 folder = place.folder(setting, arm, seed)
-                if archive.name(folder) in archived:
+                if archive.holds(folder, overrides[folder]):
                     of_arm[seed] = archive.load(folder)
                 elif (run := finished(folder)) is not None:
                     of_arm[seed] = run
@@ -209,7 +209,7 @@ def middle(costs: NDArray[np.float64]) -> float:
 
 def publish(grid: Grid, place: Place, settings: Sequence[Setting], seeds: Sequence[int]) -> str:
     """Write results.md, curves.png and curves.csv of the runs that are there; returns the page."""
-    found = find(place, settings, seeds)
+    found = find(grid, place, settings, seeds)
     everything = [run for arms in found.runs.values() for of_arm in arms.values() for run in of_arm.values()]
     if not everything:
         return f"no run is finished yet; {grid.command} runs them\n"

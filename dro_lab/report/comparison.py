@@ -33,6 +33,7 @@ class Level:
     low: float
     high: float
     seeds: int
+    agree: bool = False  # seeds whose estimates are the same: their common interval is over prompts
 
     @property
     def known(self) -> bool:
@@ -57,7 +58,8 @@ def level(
     if not values or not all(map(math.isfinite, values)):
         return NOTHING
     if len(set(values)) == 1:
-        return Level(value=values[0], low=_float(rows[0], "low"), high=_float(rows[0], "high"), seeds=len(values))
+        low, high = _float(rows[0], "low"), _float(rows[0], "high")
+        return Level(value=values[0], low=low, high=high, seeds=len(values), agree=True)
     mean, low, high = over_seeds(values, confidence=confidence)
     return Level(value=mean, low=max(low, bounds[0]), high=min(high, bounds[1]), seeds=len(values))
 
@@ -156,7 +158,9 @@ def verdict(found: Sequence[Line], groups: Groups, *, metric: str, confidence: f
 
 
 def _level_sentence(line: Line, percent: str) -> str:
-    if line.after.seeds > 1:
+    if line.after.seeds > 1 and line.after.agree:
+        over = f"seeds {', '.join(map(str, line.seeds))} agree; {percent} interval over held-out prompts"
+    elif line.after.seeds > 1:
         over = f"mean of seeds {', '.join(map(str, line.seeds))}; {percent} interval over seeds"
     else:
         over = f"seed {line.seeds[0]} alone; {percent} interval over held-out prompts"

@@ -53,6 +53,11 @@ def evaluation(cfg: DictConfig, *, pruned: bool) -> None:
             f"evaluation.{key}={settings[key]}: a sweep must not see the test split, or its winner would be chosen on "
             "it; leave evaluation.split=validation. The winner runs on test at the end, with fresh seeds"
         )
+    if settings.split != "validation":
+        raise UserError(
+            f"evaluation.split={settings.split}: a sweep compares its trials on validation. Leave it out; "
+            f"objective={cfg.objective}/ood looks at further rows (evaluation.also)"
+        )
     if pruned and "/" in cfg.objective and settings.extras != "every":
         raise UserError(
             f"objective={cfg.objective} is measured before and after training only, so no trial can be pruned; set "

@@ -177,8 +177,10 @@ class Search(OptunaSweeperImpl):
             error = describe(failure)
             raise
         finally:
-            write_trials(ledger)
-            self.parent.close(status, error)
+            try:
+                write_trials(ledger)
+            finally:
+                self.parent.close(status, error)
 
     def _search(self, ledger: Ledger) -> bool:
         """Run trials until there are enough; False where the last ones still run in another process."""

@@ -22,6 +22,10 @@ NOT_SEARCHED = {
     "seed": "a lucky seed is no setting; the winner runs with fresh seeds anyway",
     "objective": "values of different metrics cannot be compared",
     "evaluation": "trials that are evaluated otherwise cannot be compared",
+    "dataset": "trials on other data cannot be compared",
+    "judge": "trials that are judged otherwise cannot be compared",
+    "scale": "it sets the data and the evaluation too; search the keys you mean",
+    "experiments": "it sets the data and the evaluation too; search the keys you mean",
     "outputs": "it says where runs lie, not what they do",
     "tracking": "it says where runs are mirrored, not what they do",
 }

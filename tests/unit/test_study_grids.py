@@ -24,6 +24,7 @@ from dro_lab.models import shipped_policy
 from dro_lab.policy.guards import limits_of
 from experiments import all as whole_set
 from experiments import grid, short_policies
+from experiments.archive import comparable
 from experiments.filtering import study as filtering
 from experiments.gating import study as gating
 from experiments.grid import Grid, Place
@@ -63,9 +64,12 @@ def entry(curve: Mapping[int, float], *, tokens: int = 1000, seconds: float = 1.
     }
 
 
-def archive(place: Place, entries: Mapping[str, Mapping[str, Any]]) -> None:
+def archive(study: grid.Grid, place: Place, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Archive planted runs under the overrides that the study's jobs have."""
     place.page.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"run": name, **found}) + "\n" for name, found in entries.items()]
+    every = grid.jobs(study, place, range(5))
+    overrides = {place.archive.name(job.folder): comparable(job.overrides) for job in every}
+    lines = [json.dumps({"run": name, **found, "overrides": overrides.get(name, [])}) + "\n" for name, found in entries.items()]
     (place.page / "runs.jsonl").write_text("".join(lines))
 
 
@@ -175,7 +179,7 @@ def test_the_whole_set_is_one_command_a_study_and_goes_on_when_one_fails(monkeyp
 
 def arm(place: Place, **runs: dict[str, Any]) -> Arm:
     """The arm of these archived runs, their seeds counted from 0."""
-    archive(place, {f"pararev/{name}": found for name, found in runs.items()})
+    archive(claim.STUDY, place, {f"pararev/{name}": found for name, found in runs.items()})
     folders = [place.runs / "pararev" / name for name in runs]
     return grid.arm_of("r3", {seed: place.archive.load(folder) for seed, folder in enumerate(folders)})
 
@@ -259,7 +263,7 @@ def test_the_page_of_the_claim_has_the_planted_ratios_and_names_what_is_missing(
     runs |= {f"pararev/r3_s{seed}": entry(rising(16), tokens=2000, seconds=4.0) for seed in (0, 1)}
     runs |= {f"finqa/avg_prob_s{seed}": entry(dict.fromkeys(range(0, 61, 4), 0.5)) for seed in (0, 1)}
     runs |= {f"finqa/r3_s{seed}": entry(rising(8)) for seed in (0, 1)}
-    archive(place, runs)
+    archive(claim.STUDY, place, runs)
     text = grid.publish(claim.STUDY, place, claim.SETTINGS, [0, 1])
     # avg_prob ends at .9, which it meets at step 40, R3 at 20; a hungry R3 gains nothing in tokens, loses in seconds
     both = "2.00 [2.00, 2.00] | 1.00 [1.00, 1.00] | 0.50 [0.50, 0.50]"
@@ -277,11 +281,22 @@ def test_the_page_of_the_claim_has_the_planted_ratios_and_names_what_is_missing(
     assert (place.page / "curves.png").stat().st_size > 10_000
 
 
+def test_a_run_of_an_older_definition_is_missing(tmp_path):
+    place = place_of(LAMBDA.STUDY, tmp_path)
+    archive(LAMBDA.STUDY, place, {"pararev/0.05_to_0.85_s0": entry(rising(16))})
+    assert grid.find(LAMBDA.STUDY, place, LAMBDA.SETTINGS, [0]).runs["pararev"]["0.05 to 0.85"]
+    file = place.page / "runs.jsonl"
+    file.write_text(file.read_text().replace("reward.clip_low=0.05", "reward.clip_low=0.06"))
+    found = grid.find(LAMBDA.STUDY, place, LAMBDA.SETTINGS, [0])
+    assert not found.runs["pararev"]["0.05 to 0.85"]
+    assert "pararev/0.05_to_0.85_s0" in found.missing
+
+
 def test_knobs_are_set_against_the_default_seed_by_seed(tmp_path):
     place = place_of(LAMBDA.STUDY, tmp_path)
     worse = {step: value - 0.1 * (step > 40) for step, value in rising(16).items()}
     runs = {f"pararev/0.05_to_0.85_s{seed}": entry(rising(16)) for seed in (0, 1)}
-    archive(place, runs | {f"pararev/0_to_1_s{seed}": entry(worse) for seed in (0, 1)})
+    archive(LAMBDA.STUDY, place, runs | {f"pararev/0_to_1_s{seed}": entry(worse) for seed in (0, 1)})
     text = grid.publish(LAMBDA.STUDY, place, LAMBDA.SETTINGS, [0, 1])
     assert "| up to 0.85 |  | 0.90 [0.90, 0.90] |  |" in text
     assert (
