@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.figures import Drawn, check_out, save
-from analysis.load import load_runs
+from analysis.load import finished_runs, load_runs
 from dro_lab.errors import UserError
 from dro_lab.record.environment import git_state
 from dro_lab.record.read import Run
@@ -31,6 +31,7 @@ def parser(name: str, about: str) -> argparse.ArgumentParser:
         prog=f"python -m analysis.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("places", nargs="+", metavar="PLACE", help="a run's folder, or any folder above runs")
+    made.add_argument("--skip-unfinished", action="store_true", help="leave unfinished runs out, and name them")
     made.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="figure (.png, .svg, .pdf); its csv and page go beside it"
     )
@@ -62,6 +63,8 @@ def run_command(options: argparse.Namespace, draw: Callable[[], Drawn]) -> int:
     try:
         if options.out is not None:
             check_out(options.out)
+        if options.skip_unfinished:
+            options.places = finished_runs(options.places)
         drawn = draw()
         print(drawn.page)
         if options.out is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import pandas as pd
 from analysis.labels import label_of
 from dro_lab.errors import UserError
 from dro_lab.record.read import Run, load_run
+from dro_lab.record.summary import read_summary
 
 __all__ = ["by_label", "check_comparable", "curves", "find_runs", "label_of", "load_runs", "metrics_of", "with_x"]
 
@@ -53,6 +55,22 @@ def find_runs(places: Sequence[Path | str]) -> list[Path]:
     return sorted(found.values())
 
 
+def finished_runs(places: Sequence[Path | str]) -> list[Path]:
+    """The folders of the finished runs at and below ``places``; the others are left out, and named on stderr.
+
+    Raises:
+        UserError: a place that is not a folder, or runs of which none is finished.
+    """
+    status = {folder: read_summary(folder / "summary.json")["status"] for folder in find_runs(places)}
+    kept = [folder for folder, ended in status.items() if ended in ENDED]
+    open_ = [f"{folder} ({ended})" for folder, ended in status.items() if ended not in ENDED]
+    if open_ and not kept:
+        raise UserError(f"--skip-unfinished: none of {len(open_)} runs is finished ({_listed(open_, ', ')}).")
+    if open_:
+        print(f"left out, unfinished: {_listed(open_, ', ')}", file=sys.stderr)
+    return kept or [Path(place) for place in places]
+
+
 def load_runs(places: Sequence[Path | str], *, finished: bool = True) -> list[Run]:
     """The runs at and below ``places``.
 
@@ -79,8 +97,9 @@ def load_runs(places: Sequence[Path | str], *, finished: bool = True) -> list[Ru
             for run in open_
         ]
         raise UserError(
-            f"{_listed(said, '; ')}: finished runs are needed. Run again "
-            f"({open_[0].environment.get('command', 'its command is not recorded')}), or give the other folders alone."
+            f"{_listed(said, '; ')}: finished runs are needed. Wait for a run that still works, start a cut-off one "
+            f"again ({open_[0].environment.get('command', 'its command is not recorded')}), or leave such runs out: "
+            "--skip-unfinished"
         )
     return runs
 

@@ -328,6 +328,8 @@ def _notes(found: Found) -> list[str]:
         notes.append(f"{baseline.label} did not gain: the level that it sets is not above its start.")
     if any(math.isinf(v.ratio.value) for group in found.verdicts for v in group):
         notes.append("`> R`: the slower's median run never reached the target; R puts it at its last evaluation.")
+    if "seconds" in found.axes:
+        notes.append("seconds are also what else the machine did meanwhile; steps, rollouts and tokens are not.")
     return [line for note in notes for line in (f"Note: {note}", "")]
 
 

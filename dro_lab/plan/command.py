@@ -30,6 +30,7 @@ class Plan:
     memory: Mapping[str, int]  # bytes on one device by part
     flops: Mapping[str, int]  # of a step on all devices by part
     seconds: Mapping[str, float]  # of a step by part
+    on_cpu: bool = False  # the run itself would use no GPU
 
     @property
     def gpu(self) -> Gpu:
@@ -67,6 +68,7 @@ def plan(cfg: DictConfig, question: Question) -> Plan:
             "training": flops.training(shape, work),
         },
         seconds=seconds(shape, work, setting, GPUS[question.gpu], question.reached),
+        on_cpu=bool(cfg.algorithm.get("use_cpu")),
     )
 
 
@@ -77,6 +79,8 @@ def show(found: Plan, console: Console, *, steps: int) -> None:
     devices = "1 device" if setting.devices == 1 else f"{setting.devices} devices, weights {_split(setting)}"
     say(f"model    {found.model}: {shape.parameters / 1e9:.3g} B parameters, {shape.layers} layers, {setting.dtype}")
     say(f"device   {question.gpu}, {devices}; computes in {setting.compute}")
+    if found.on_cpu:
+        say("note     this configuration trains on a CPU (algorithm.use_cpu=true); the figures are the device's")
     say(
         f"step     {work.prompts} prompts x {work.group} rollouts; {work.sampled_tokens:,} tokens sampled, "
         f"{work.trained_tokens:,} trained on (prompt {work.prompt}, completion {work.completion}, reference "
@@ -91,6 +95,8 @@ def show(found: Plan, console: Console, *, steps: int) -> None:
     verdict = "fits" if found.fits else "DOES NOT FIT"
     table.add_row(f"peak, in {phase}: {verdict} in {found.gpu.memory / 2**30:.0f}", f"{most / 2**30:.2f}")
     say(table)
+    if not found.fits:
+        say(f"smaller  {REMEDIES[phase]}")
     table = Table(box=None, pad_edge=False, header_style="")
     for column in ("a step", "TFLOP", "seconds", "share"):
         table.add_column(column, justify="left" if column == "a step" else "right")
@@ -107,6 +113,16 @@ def show(found: Plan, console: Console, *, steps: int) -> None:
         "said. Estimates: measure a few steps before you rely on them]",
         markup=False,
     )
+
+
+REMEDIES = {
+    "sampling": "completion_tokens= if completions are shorter than rollout.max_completion_length allows, else lower "
+    "that, or algorithm.gradient_accumulation_steps: a device samples all rollouts of a step at once",
+    "scoring": "lower scorer.tokens_per_batch and scorer.lm_head_chunk",
+    "training": "lower algorithm.per_device_train_batch_size, set algorithm.gradient_checkpointing=true, or split the "
+    "weights (sharding=full devices=8)",
+}
+"""What makes a phase smaller."""
 
 
 def _split(setting: Setting) -> str:

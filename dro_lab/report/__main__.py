@@ -20,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page and print its path; 2 with one message where it cannot be."""
     options = _parser().parse_args(arguments)
     try:
+        if options.skip_unfinished:
+            from analysis.load import finished_runs
+
+            options.runs = finished_runs(options.runs)
         if options.each:
             return _each(options.runs, options.out)
         print(_write(options.runs, options.out))
@@ -41,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or any folder above runs")
     parser.add_argument("-o", "--out", type=Path, metavar="PAGE", help="where the page goes (.html)")
+    parser.add_argument("--skip-unfinished", action="store_true", help="leave unfinished runs out, and name them")
     parser.add_argument(
         "--each", action="store_true", help="write every run's own report.html again instead of a comparison"
     )

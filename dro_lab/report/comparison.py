@@ -149,6 +149,9 @@ def verdict(found: Sequence[Line], groups: Groups, *, metric: str, confidence: f
     title = {"yes": f"{best.label} ends highest: {values}", "no": f"No clear winner: {values}"}.get(
         clear, f"{values}, {clear}"
     )
+    if max(best.after.seeds, second.after.seeds) > 1:
+        about += " An interval over seeds says what another seed would change; the choice of held-out prompts, which "
+        about += "all runs share, is not in it."
     sentences = [f"{_level_sentence(best, percent)} {_level_sentence(second, percent)}", how_sure, about]
     if len(measured) > 2:
         sentences.insert(

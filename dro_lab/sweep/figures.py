@@ -15,6 +15,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
@@ -85,6 +86,8 @@ def history(study: optuna.Study, objective: str) -> pd.DataFrame:
 
 def importance(study: optuna.Study, objective: str) -> pd.DataFrame:
     """How much of the difference between the better trials and the others each setting explains (PED-ANOVA)."""
+    values = [trial.value for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+    _refuse_a_constant(np.asarray(values, dtype=float))
     found = optuna.importance.get_param_importances(study)
     table = pd.DataFrame({"setting": list(found), "importance": list(found.values())})
     _, ax = plt.subplots(figsize=(4.6, 0.9 + 0.45 * len(table)))
@@ -94,6 +97,11 @@ def importance(study: optuna.Study, objective: str) -> pd.DataFrame:
     ax.grid(visible=False, axis="y")
     ax.set(xlabel=f"importance for {objective}", xlim=(0, 1), title="What matters")
     return table
+
+
+def _refuse_a_constant(values: NDArray[np.float64]) -> None:
+    if np.ptp(values) < SAME * max(1.0, np.abs(values).max()):
+        raise ValueError("every trial has the same value, so no setting matters")
 
 
 def _on_log_scale(trials: list[optuna.trial.FrozenTrial], name: str) -> bool:
@@ -133,8 +141,7 @@ def contour(study: optuna.Study, searched: list[str], objective: str) -> pd.Data
     table = pd.DataFrame([{**t.params, "value": t.value, "trial": t.number} for t in trials])
     if any(isinstance(d, CategoricalDistribution) for d in trials[0].distributions.values()) and len(trials) < 4:
         raise ValueError("too few trials for contours over choices")
-    if np.ptp(table["value"]) < SAME * max(1.0, table["value"].abs().max()):
-        raise ValueError("every trial has the same value")
+    _refuse_a_constant(table["value"].to_numpy(dtype=float))
     made = optuna.visualization.matplotlib.plot_contour(study, params=searched, target_name=objective)
     axes = [made] if isinstance(made, Axes) else list(np.ravel(made))
     figure = axes[0].get_figure(root=True)

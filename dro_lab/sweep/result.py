@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
+from optuna.trial import TrialState
 from scipy import stats
 
 from dro_lab.record.files import finite, write_atomic, write_json
@@ -33,6 +34,7 @@ class Result:
     test: Mapping[int, float]  # objective by seed
     confidence: float
     chosen_by: float  # the winner's value in the search: for MLflow, not for reporting
+    tied: int = 1  # finished trials with that value, the winner among them
 
     @classmethod
     def of(cls, ledger: Ledger, final: Final, cfg: DictConfig) -> Result:
@@ -49,6 +51,7 @@ class Result:
             test=final.values(),
             confidence=cfg.evaluation.confidence,
             chosen_by=value,
+            tied=sum(trial.value == value for trial in ledger.study.trials if trial.state is TrialState.COMPLETE),
         )
 
     @property
@@ -60,7 +63,17 @@ class Result:
         """The result in words, a line each."""
         settings = " ".join(f"{name}={_short(value)}" for name, value in self.params.items())
         winner = f"winner   {settings} (trial {self.trial} of {self.counts.done}, chosen on validation)"
-        return [winner, f"test     {self.headline}"]
+        return [winner, *([f"note     {self.tie}"] if self.tie else []), f"test     {self.headline}"]
+
+    @property
+    def tie(self) -> str:
+        """That the search did not decide, where it did not."""
+        if self.tied < 2:
+            return ""
+        return (
+            f"{self.tied} of {self.counts.complete} finished trials have the winner's value: between them nothing was "
+            "decided, and the first is taken. Train longer (steps=), or evaluate on more rows (evaluation.prompts=)"
+        )
 
     @property
     def headline(self) -> str:
@@ -111,11 +124,14 @@ class Result:
                 "|---|---|",
                 *settings,
                 "",
+                *([f"{self.tie}.", ""] if self.tie else []),
                 "Its runs on the test split, with seeds that the search did not use:",
                 "",
                 f"| seed | {self.objective} |",
                 "|---|---|",
                 *rows,
+                "",
+                "Every trial: [trials.csv](trials.csv); pictures: [figures](figures).",
                 "",
             ]
         )

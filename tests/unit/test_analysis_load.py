@@ -6,11 +6,23 @@ from dataclasses import replace
 
 import pytest
 
-from analysis.load import by_label, check_comparable, curves, find_runs, label_of, load_runs, metrics_of
+from analysis.curves import main as curves_main
+from analysis.load import (
+    by_label,
+    check_comparable,
+    curves,
+    find_runs,
+    finished_runs,
+    label_of,
+    load_runs,
+    metrics_of,
+)
 from dro_lab.errors import UserError
+from dro_lab.report.__main__ import main as report_main
 from dro_lab.types import Provenance
 from tests.analysis_fixture import TWIN, learning_curve, write_run
 
+SUFFIX = {curves_main: ".png", report_main: ".html"}
 CURVE = [(0, 0.2), (4, 0.5), (8, 0.7)]
 
 
@@ -39,7 +51,31 @@ def test_no_run_no_folder_and_unfinished_runs_are_refused_by_name(tmp_path):
         load_runs([tmp_path])
     assert "whole" not in str(said.value)
     assert "watched" not in str(said.value)
+    assert "--skip-unfinished" in str(said.value)
     assert len(load_runs([tmp_path], finished=False)) == 3
+
+
+def test_unfinished_runs_are_left_out_by_name_where_that_is_asked_for(tmp_path, capsys):
+    write_run(tmp_path / "whole", CURVE)
+    write_run(tmp_path / "cut", CURVE, status="interrupted", planned_steps=40)
+    write_run(tmp_path / "watched", CURVE, status="stopped", stopped="reasoning collapsed")
+    assert [folder.name for folder in finished_runs([tmp_path])] == ["watched", "whole"]
+    assert capsys.readouterr().err.strip() == f"left out, unfinished: {tmp_path / 'cut'} (interrupted)"
+    with pytest.raises(UserError, match=r"none of 1 runs is finished \(.*cut \(interrupted\)\)"):
+        finished_runs([tmp_path / "cut"])
+    (tmp_path / "empty").mkdir()
+    assert finished_runs([tmp_path / "empty"]) == [tmp_path / "empty"], "which is refused as it is without"
+
+
+def test_the_commands_leave_unfinished_runs_out(tmp_path, capsys):
+    write_run(tmp_path / "a", CURVE)
+    write_run(tmp_path / "b", CURVE, keys={"seed": 1}, seed=1)
+    write_run(tmp_path / "cut", CURVE, status="interrupted", planned_steps=40)
+    for command in (curves_main, report_main):
+        assert command([str(tmp_path)]) == 2
+        assert "--skip-unfinished" in capsys.readouterr().err
+        assert command([str(tmp_path), "--skip-unfinished", "-o", str(tmp_path / ("x" + SUFFIX[command]))]) == 0
+        assert "left out, unfinished" in capsys.readouterr().err
 
 
 def test_a_label_says_the_least_that_tells_settings_apart(tmp_path):

@@ -48,6 +48,8 @@ HEALTHY = {
     "answers/equal_input_share": 0.05,
     "answers/most_common_share": 0.1,
     "rubric/reference_failed_share": 0.0,
+    "sampling/sampling_logp_difference/mean": 0.01,
+    "sampling/importance_sampling_ratio/mean": 0.98,
     "eval/quality": 0.5,
     "eval/quality/start": 0.45,
 }
@@ -70,6 +72,8 @@ FAULTS = {
     "unscorable": ({"reward/unscorable_share": 0.9}, "90% of the rollouts could not be scored", 1),
     "non_finite": ({"grad_norm": math.nan}, "not finite", 1),
     "non_finite loss": ({"loss": math.inf}, "not finite", 1),
+    "sampler_mismatch": ({"sampling/sampling_logp_difference/mean": 0.4}, "differ by 0.14 nats a token", 1),
+    "sampler_mismatch ratio": ({"sampling/importance_sampling_ratio/mean": 0.1}, "ratio trainer/vLLM is 0.69", 1),
     "worse": ({"eval/quality": 0.3}, "fell from 0.45 to 0.30", 1),
 }
 """By monitor: what is wrong, words of what it says, and after how many such steps it says it."""

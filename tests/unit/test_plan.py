@@ -183,6 +183,11 @@ def test_the_command_prints_every_part(capsys) -> None:
         "assumed",
     ):
         assert part in said
+    assert "DOES NOT FIT" not in said
+    assert main(["scale=gpu", "gpu=a100"]) == 0
+    said = capsys.readouterr().out
+    assert "DOES NOT FIT" in said
+    assert "smaller  completion_tokens=" in said, "what to change, for the phase that needs most"
     assert main(["reward=rouge"]) == 0
     scoring = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("scoring")]
     assert scoring == [["scoring", "0.00"], ["scoring", "0", "0", "0%"]], "nothing reads the reference"

@@ -69,7 +69,10 @@ def archive(study: grid.Grid, place: Place, entries: Mapping[str, Mapping[str, A
     place.page.mkdir(parents=True, exist_ok=True)
     every = grid.jobs(study, place, range(5))
     overrides = {place.archive.name(job.folder): comparable(job.overrides) for job in every}
-    lines = [json.dumps({"run": name, **found, "overrides": overrides.get(name, [])}) + "\n" for name, found in entries.items()]
+    lines = [
+        json.dumps({"run": name, **found, "overrides": overrides.get(name, [])}) + "\n"
+        for name, found in entries.items()
+    ]
     (place.page / "runs.jsonl").write_text("".join(lines))
 
 

@@ -64,6 +64,17 @@ def test_a_sweep_runs_its_trials_and_reports_its_winner_on_test_alone(monkeypatc
     assert (more.code, len(runs.omegas)) == (0, 5)
 
 
+def test_a_search_that_decided_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    cheap_runs(monkeypatch, lambda cfg, trial: 0.5, figures=True)
+    ended = sweep(trials=3)
+    assert ended.code == 0, ended.err
+    said = "3 of 3 finished trials have the winner's value: between them nothing was decided"
+    assert said in ended.out
+    assert said in Path("outputs/sweeps/r3_omega/sweep.md").read_text()
+    drawn = {path.name for path in Path("outputs/sweeps/r3_omega/figures").iterdir()}
+    assert drawn == {"history.png", "history.csv", "slice.png", "slice.csv"}, "nothing has importance"
+
+
 def test_ctrl_c_leaves_a_state_from_which_the_same_command_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted = [2, 5]  # calls: the third trial, and the first run on test
 
