@@ -1,14 +1,12 @@
 """The one seam with TRL: GRPOTrainer with two overridden methods, and nothing copied from it.
 
 Stage A replaces how rewards are computed (`_calculate_rewards`); stage B replaces the advantages that TRL made and
-takes dropped groups out of the loss (`_generate_and_score_completions`). Loss and gradients are TRL's, and
-looked at (`dro_lab.training.finite_steps`). Pinned to TRL 1.16.0 by
-tests/contract/test_trl_seam.py: to upgrade, move the pin and run that file.
+takes dropped groups out of the loss (`_generate_and_score_completions`). Loss and gradients are TRL's, and looked at
+(`dro_lab.training.finite_steps`). To upgrade TRL 1.16.0, move the pin of tests/contract/test_trl_seam.py and run it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,11 +16,12 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from torch import Tensor
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from dro_lab.training.arguments import placeholder
 from dro_lab.training.clock import PartClock
+from dro_lab.training.colocated import starting_vllm
 from dro_lab.training.dropped import as_rows, loss_mask, per_rollout, take_out_dropped
 from dro_lab.training.empty_update import SkipEmptyUpdate
 from dro_lab.training.finite_steps import FiniteSteps
@@ -35,19 +34,6 @@ from dro_lab.types import Row
 
 StepObserver = Callable[[ScoredStep, Tensor], Mapping[str, float]]
 """Called once per sampling round with the scored rollouts and advantages (P, G); returns metrics to log."""
-
-
-LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What a launcher tells a process. TRL writes it too, for a vLLM in this process, and it would stay: a later job of the
-process would take itself for one of several."""
-
-
-def _restore(before: Mapping[str, str | None]) -> None:
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 class LabTrainer(FiniteSteps, GRPOTrainer):
@@ -78,13 +64,8 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
         self._scored: ScoredStep | None = None
         self.nothing_kept = False  # in all that was sampled for the coming update
         self._sampled_at = -1  # updates done when it last sampled
-        launched = {name: os.environ.get(name) for name in LAUNCHER}
-        super().__init__(reward_funcs=[placeholder(scoring.pipeline.reward.name)], **kwargs)
-        _restore(launched)
-        if self.use_vllm and self.vllm_mode == "colocate":
-            # vLLM has set this process's random numbers to a seed of its own, the same for every run; ranks that share
-            # one copy of vLLM must draw the same numbers
-            set_seed(self.args.seed + self.accelerator.process_index // self.vllm_tensor_parallel_size)
+        with starting_vllm(self):
+            super().__init__(reward_funcs=[placeholder(scoring.pipeline.reward.name)], **kwargs)
         self._kl_weight = self.beta
         self.add_callback(SkipEmptyUpdate(self))
         self.guard.watch(self.policy)
@@ -154,8 +135,7 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
         """
         repeated = [list(ids) for ids in prompt_ids for _ in range(n)]
         size = max(1, batch_size // n) * n
-        model = self.policy
-        training = model.training
+        model, training = self.policy, self.policy.training
         model.eval()
         try:
             with torch.random.fork_rng(), greedy_decoding(self) if greedy else nullcontext():

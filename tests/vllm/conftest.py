@@ -50,3 +50,14 @@ def engines(monkeypatch):
     patch(monkeypatch)
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="session")
+def vllm_url(tmp_path_factory):
+    """A vLLM server on the tiny policy, shared by all tests that need one; weight syncs change what it holds."""
+    from tests.vllm.engine import save_policy
+    from tests.vllm.servers import vllm_server
+
+    folder = tmp_path_factory.mktemp("server")
+    with vllm_server(save_policy(folder / "policy"), folder / "log.txt") as url:
+        yield url

@@ -107,3 +107,29 @@ def test_a_run_with_vllm_records_how_far_sampler_and_trainer_are_apart(engines, 
     assert max(apart) <= NATS
     left = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & set(os.environ)
     assert not left, "a later job of this process would take itself for one of several"
+
+
+def test_a_sampler_that_misses_an_update_is_an_alarm(engines, tmp_path, monkeypatch):
+    """vLLM keeps the weights of the start: what TRL then measures raises the monitor; in sync it stays silent."""
+    from omegaconf import OmegaConf
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    from dro_lab.health import build_watch
+    from dro_lab.run import CONF
+
+    group = OmegaConf.load(CONF / "health/default.yaml")
+    del group.starvation  # it reads another group of the configuration
+    folder = save_policy(tmp_path / "policy")
+
+    def raised():
+        watch = build_watch(group)
+        trainer = lab_fixture.trainer(
+            tmp_path / "out", model=AutoModelForCausalLM.from_pretrained(folder), max_steps=5, **VLLM
+        )
+        trainer.train()
+        logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+        return {alert.monitor for entry in logs for alert in watch(entry)} & {"sampler_mismatch"}
+
+    assert raised() == set()
+    monkeypatch.setattr(VLLMGeneration, "sync_weights", lambda self: None)
+    assert raised() == {"sampler_mismatch"}
