@@ -29,7 +29,7 @@ from dro_lab.judges.protocol import Judge
 from dro_lab.judges.quality import asked_once, quality
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
-from dro_lab.record.files import artifacts
+from dro_lab.record.files import artifacts, remove_empty
 from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
@@ -371,12 +371,6 @@ class Run:
             folder=_short(self.folder),
             compare=self.built.tracker.ui_command,
         )
-
-
-def remove_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing; any other is left alone."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _short(path: Path) -> Path:

@@ -146,3 +146,9 @@ ARTIFACTS = (
 def artifacts(folder: Path) -> list[Path]:
     """The files and folders of `ARTIFACTS` that the run has."""
     return [folder / name for name in ARTIFACTS if (folder / name).exists()]
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing; any other is left alone."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
