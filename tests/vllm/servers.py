@@ -11,12 +11,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 150
-"""Until a server answers, on a busy machine."""
+SECONDS = 110
+"""Until a server answers, on a busy machine; one that does not is started once more."""
 
 
 def free_port() -> int:
@@ -28,6 +28,22 @@ def free_port() -> int:
 @contextlib.contextmanager
 def serving(command: Sequence[str], log: Path, **environment: str) -> Iterator[str]:
     """The address of a server that ``command`` starts; ``{port}`` in it is the port. It ends with the block."""
+    process, url = _started(command, log, environment)
+    if not _answers(process, url):
+        _end(process, signal.SIGABRT)  # where it stands goes to the log
+        process, url = _started(command, log.with_suffix(".again.txt"), environment)
+    try:
+        if not _answers(process, url):
+            logs = "\n".join(file.read_text()[-4000:] for file in sorted(log.parent.glob(f"{log.stem}*.txt")))
+            raise RuntimeError(
+                f"the server did not answer within {SECONDS} s, twice (status {process.poll()}):\n{logs}"
+            )
+        yield url
+    finally:
+        _end(process, signal.SIGTERM)
+
+
+def _started(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     port = free_port()
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -36,33 +52,27 @@ def serving(command: Sequence[str], log: Path, **environment: str) -> Iterator[s
             stderr=subprocess.STDOUT,
             cwd=log.parent,
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **environment},
-            start_new_session=True,
+            start_new_session=True,  # a group of its own: its workers end with it
         )
-        try:
-            _wait(process, f"http://127.0.0.1:{port}", log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(20)
+    return process, f"http://127.0.0.1:{port}"
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _answers(process: subprocess.Popen[bytes], url: str) -> bool:
     end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()[-6000:]}")
+    while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
-            return
+            return True
         time.sleep(0.5)
-    with contextlib.suppress(ProcessLookupError):  # where it stands goes to the log
-        os.killpg(process.pid, signal.SIGABRT)
-        process.wait(20)
-    raise RuntimeError(f"the server did not answer within {SECONDS} s:\n{log.read_text()[-6000:]}")
+    return False
+
+
+def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    for sent in (how, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+            return
 
 
 def vllm_server(policy: Path, log: Path, *more: str) -> contextlib.AbstractContextManager[str]:

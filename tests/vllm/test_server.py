@@ -69,6 +69,13 @@ def test_the_server_samples_and_scores_with_the_weights_of_the_last_update(vllm_
     assert vllm.metrics()["scorer/fallbacks/server"] == 1
 
 
+def test_a_server_that_cannot_be_reached_is_one_message(tmp_path):
+    arguments = {"use_vllm": True, "vllm_mode": "server", "vllm_server_timeout": 0.0}
+    with pytest.raises(UserError, match="be reached at") as caught:
+        lab_fixture.trainer(tmp_path, vllm_server_base_url="http://127.0.0.1:9", **arguments)
+    assert "conf/rollout/vllm_server.yaml" in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["ftp://host:8000", "localhost:8000", "http://user:secret@host:8000"])
 def test_the_server_is_an_http_address_without_a_password(url):
     from omegaconf import OmegaConf
