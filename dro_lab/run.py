@@ -17,12 +17,14 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dro_lab.config import check, chosen_names
 from dro_lab.errors import UserError
 from dro_lab.explain import HELP, explain
+from dro_lab.grid_end import say_what_next
 from dro_lab.judges.keys import refuse_keys
 from dro_lab.sweep.plugin import register
 from dro_lab.sweep.trial import current_trial, job_mark
@@ -44,8 +46,11 @@ def main() -> None:
     try:
         refuse_keys(sys.argv[1:])  # before Hydra: it writes every override into the run's folder
         register()
+        _grids.clear()
         with _hydra_raises():
             job()
+        for folder in _grids:
+            say_what_next(folder)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -61,10 +66,16 @@ def main() -> None:
         _refuse(message)
 
 
+_grids: set[Path] = set()
+"""The folders of the plain grids whose jobs ran in this process."""
+
+
 @hydra.main(config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> float:
     """Run one job; returns the objective to Hydra (for sweeps)."""
     searched = job_mark() is not None  # a trial's failure is the sweep's to write down, and does not end it
+    if not searched and HydraConfig.get().mode is RunMode.MULTIRUN:
+        _grids.add(Path(HydraConfig.get().sweep.dir))
     worker = multiprocessing.current_process().name != MAIN  # of the joblib launcher, which waits for ever if it exits
     try:
         return _job(cfg)

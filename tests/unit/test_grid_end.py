@@ -5,25 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from dro_lab.grid_end import SayWhatNext
-
-BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+from dro_lab.grid_end import say_what_next
+from tests.cli_fixture import run_main, save_policy, small_run
 
 
-@pytest.mark.parametrize(
-    ("sweeper", "runs", "says"),
-    [(BASIC, 2, True), (BASIC, 1, False), ("dro_lab.sweep.plugin.Sweeper", 2, False)],
-)
+@pytest.mark.parametrize("runs", [0, 1, 2, 3])
 def test_a_grid_of_several_runs_says_where_they_lie_and_how_to_compare_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], sweeper: str, runs: int, says: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], runs: int
 ) -> None:
     for number in range(runs):
         (tmp_path / f"{number}_r3").mkdir()
         (tmp_path / f"{number}_r3" / "summary.json").write_text("{}")
     (tmp_path / "9_failed").mkdir()
-    config = OmegaConf.create({"hydra": {"sweeper": {"_target_": sweeper}, "sweep": {"dir": str(tmp_path)}}})
-    SayWhatNext().on_multirun_end(config)
-    expected = f"grid     {runs} runs in {tmp_path}\ncompare  python -m dro_lab.report {tmp_path}\n" if says else ""
+    say_what_next(tmp_path)
+    expected = f"grid     {runs} runs in {tmp_path}\ncompare  python -m dro_lab.report {tmp_path}\n" if runs > 1 else ""
     assert capsys.readouterr().out == expected
+
+
+def test_the_command_ends_with_it_and_prints_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = save_policy(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    arguments = [argument for argument in small_run(policy, ["steps=0"]) if not argument.startswith("hydra.run.dir")]
+    ended = run_main(["--multirun", *arguments, "seed=1,2"])
+    assert ended.code == 0, ended.text
+    assert "grid     2 runs in outputs/" in ended.out
+    assert ended.out.rstrip().splitlines()[-1].startswith("compare  python -m dro_lab.report outputs/")
+    assert "Warning" not in ended.err
