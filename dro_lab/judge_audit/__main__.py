@@ -8,10 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dro_lab.errors import UserError
+from dro_lab.commands import command
 
-BAD_INPUT = 2
-INTERRUPTED = 130
 USAGE = """\
 usage: python -m dro_lab.judge_audit judge=exact|policy|openai dataset=NAME [audit.KEY=VALUE ...] [KEY=VALUE ...]
 
@@ -29,26 +27,18 @@ Other keys are those of `python -m dro_lab.run`, for example judge.model=NAME, j
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Audit and report; returns the exit status: 0, 2 with one message on stderr, or 130 after Ctrl-C."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(USAGE)
-        return 0
-    try:
-        from dro_lab.judge_audit.settings import split_keys
-        from dro_lab.judges.keys import refuse_keys
+    return command(arguments, _audit, usage=USAGE, interrupted="interrupted: nothing was written")
 
-        refuse_keys(given)
-        audit, overrides = split_keys(given)
-        from dro_lab.judge_audit.command import run
 
-        run(audit, overrides, arguments=given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+def _audit(given: list[str]) -> None:
+    from dro_lab.judge_audit.settings import split_keys
+    from dro_lab.judges.keys import refuse_keys
+
+    refuse_keys(given)
+    audit, overrides = split_keys(given)
+    from dro_lab.judge_audit.command import run
+
+    run(audit, overrides, arguments=given)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
 
-from dro_lab.errors import UserError
+from dro_lab.commands import checked, command, own_keys
 
-BAD_INPUT = 2
 USAGE = """\
 usage: python -m dro_lab.plan [scale=gpu model=qwen3_1_7b reward=r3 ...] [gpu=h100 devices=1 sharding=none ...]
 
@@ -30,60 +27,19 @@ All other keys are those of `python -m dro_lab.run`."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the plan; returns the exit status: 0, or 2 with one message on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(USAGE)
-        return 0
-    try:
-        question, overrides = _split(given)
-        from rich.console import Console
-
-        from dro_lab.plan.command import plan, show
-
-        cfg = _compose(overrides)
-        show(plan(cfg, question), Console(highlight=False, soft_wrap=True), steps=cfg.steps)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    return 0
+    return command(arguments, _plan, usage=USAGE)
 
 
-def _split(given: Sequence[str]) -> tuple[Any, list[str]]:
-    """The plan's own keys, checked, and the overrides of a run."""
-    import yaml
-
+def _plan(given: list[str]) -> None:
     from dro_lab.plan.settings import Question
 
-    names = {field.name for field in fields(Question)}
-    own: dict[str, Any] = {}
-    overrides = []
-    for argument in given:
-        key, _, value = argument.partition("=")
-        if key in names:
-            try:
-                own[key] = yaml.safe_load(value)
-            except yaml.YAMLError:
-                raise UserError(f"{argument}: cannot be read; give one value, for example devices=8") from None
-        elif argument.startswith("-"):
-            raise UserError(f"{argument}: unknown option. Allowed: --help, {', '.join(sorted(names))}, and overrides.")
-        else:
-            overrides.append(argument)
-    return Question(**own), overrides
+    question, overrides = own_keys(given, Question)
+    from rich.console import Console
 
+    from dro_lab.plan.command import plan, show
 
-def _compose(overrides: Sequence[str]) -> Any:
-    from omegaconf.errors import OmegaConfBaseException
-
-    from dro_lab.config import check
-    from dro_lab.data.__main__ import compose
-    from dro_lab.explain import explain
-
-    try:
-        cfg = compose(["tracking=none", *overrides])
-        check(cfg)
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error) or str(error)) from error
-    return cfg
+    cfg = checked(["tracking=none", *overrides])
+    show(plan(cfg, question), Console(highlight=False, soft_wrap=True), steps=cfg.steps)
 
 
 if __name__ == "__main__":

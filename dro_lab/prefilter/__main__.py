@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
-from dro_lab.errors import UserError
+from dro_lab.commands import checked, command, own_keys
 
-BAD_INPUT = 2
-INTERRUPTED = 130
 USAGE = """\
 usage: python -m dro_lab.prefilter dataset=NAME [keep_share=0.1 rest_share=0.1 rollouts=16 out=FILE] [KEY=VALUE ...]
 
@@ -36,61 +33,22 @@ FIXED = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the file, or find it; returns the exit status: 0, or 2 with one message on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(USAGE)
-        return 0
-    try:
-        own, overrides = _split(given)
-        from dro_lab.prefilter.command import prefilter
-
-        prefilter(own, _compose(overrides))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return command(arguments, _prefilter, usage=USAGE, interrupted="interrupted: nothing was written")
 
 
-def _split(given: Sequence[str]) -> tuple[Any, list[str]]:
-    """The command's own keys, checked, and the overrides of a run."""
-    import yaml
-
+def _prefilter(given: list[str]) -> None:
     from dro_lab.prefilter.settings import Choice
 
-    names = {field.name for field in fields(Choice)}
-    own: dict[str, Any] = {}
-    overrides = []
-    for argument in given:
-        key, _, value = argument.partition("=")
-        if key in names:
-            own[key] = value if key == "out" else yaml.safe_load(value)
-        elif key.lstrip("+~") in FIXED:
-            raise UserError(f"{argument}: cannot be given here, {FIXED[key.lstrip('+~')]}. Leave it out.")
-        elif argument.startswith("-"):
-            raise UserError(f"{argument}: unknown option. Allowed: --help, {', '.join(sorted(names))}, and overrides.")
-        else:
-            overrides.append(argument)
-    return Choice(**own), overrides
+    own, overrides = own_keys(given, Choice, texts=("out",), refused=FIXED)
+    from dro_lab.prefilter.command import prefilter
+
+    prefilter(own, _compose(overrides))
 
 
 def _compose(overrides: Sequence[str]) -> Any:
-    from omegaconf.errors import OmegaConfBaseException
-
-    from dro_lab.config import check
-    from dro_lab.data.__main__ import compose
-    from dro_lab.explain import explain
-
     judge = [] if any(override.startswith("judge=") for override in overrides) else ["judge=none"]
-    try:
-        # also over what `+experiments=NAME` chooses: a gate would want rubrics and a judge
-        cfg = compose(["filtering=r3_variance", "gating=none", "tracking=none", "steps=0", *judge, *overrides])
-        check(cfg)
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error) or str(error)) from error
-    return cfg
+    # also over what `+experiments=NAME` chooses: a gate would want rubrics and a judge
+    return checked(["filtering=r3_variance", "gating=none", "tracking=none", "steps=0", *judge, *overrides])
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from dro_lab.commands import command
 from dro_lab.errors import UserError
 from dro_lab.probe.settings import read
 
-BAD_INPUT = 2
-INTERRUPTED = 130
 USAGE = """\
 usage: python -m dro_lab.probe dataset=NAME [model=NAME] [reward=r3,avg_prob,...] [probe.KEY=VALUE ...] [KEY=VALUE ...]
 
@@ -41,19 +40,7 @@ Other keys are those of `python -m dro_lab.run`, for example
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Probe and write; returns the exit status: 0, or 2 with one message on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(USAGE)
-        return 0
-    try:
-        _probe(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return command(arguments, _probe, usage=USAGE, interrupted="interrupted: nothing was written")
 
 
 def _probe(given: Sequence[str]) -> None:

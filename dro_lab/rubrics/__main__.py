@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dro_lab.errors import UserError
+from dro_lab.commands import command
 
-BAD_INPUT, NOTHING_USABLE = 2, 1
 USAGE = """\
 usage: python -m dro_lab.rubrics dataset=NAME judge=openai|policy|exact out=FILE [KEY=VALUE ...]
 
@@ -32,18 +31,14 @@ Other keys are those of `python -m dro_lab.run`, for example dataset.source=PATH
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write and report; returns the exit status: 0, 1 where nothing usable was written, 2 with one message."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(USAGE)
-        return 0
-    try:
-        from dro_lab.rubrics.command import run, wanted
+    return command(arguments, _write, usage=USAGE)
 
-        own, overrides = wanted(given)
-        return run(own, overrides, arguments=given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+
+def _write(given: list[str]) -> int:
+    from dro_lab.rubrics.command import run, wanted
+
+    own, overrides = wanted(given)
+    return run(own, overrides, arguments=given)
 
 
 if __name__ == "__main__":

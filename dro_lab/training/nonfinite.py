@@ -7,6 +7,7 @@ pipeline itself), advantages, what TRL's loss reads, logits in the update, the l
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -119,36 +120,31 @@ class FiniteGuard:
             value = getattr(stats, entry.name)
             if isinstance(value, Tensor) and value.is_floating_point() and entry.name not in MAY_BE_NAN:
                 axes = 2 if entry.name.rpartition("_")[2].startswith("PG") else 1
-                bad = (~torch.isfinite(value)).reshape(*value.shape[:axes], -1).any(-1)
-                if bad.any():
+                if rows := bad_rows(value, axes=axes):
                     group = 1 if axes == 2 else len(self._prompts) // len(value)
-                    rows = [row * group for row in bad.flatten().nonzero().flatten().tolist()]
-                    self.report(f"scoring: {entry.name}", rows, {entry.name: value})
+                    self.report(f"scoring: {entry.name}", [row * group for row in rows], {entry.name: value})
 
     def advantages(self, advantages: Tensor) -> Tensor:
         """``advantages`` (P, G) or (P, G, C), with 0 where they are not finite."""
-        bad = ~torch.isfinite(advantages)
-        if not bad.any():
+        if not (rows := bad_rows(advantages, axes=2)):
             return advantages
-        rows = bad.reshape(bad.shape[0] * bad.shape[1], -1).any(-1).nonzero().flatten().tolist()
         self.report("advantages", rows, {"advantages": advantages})
-        return advantages.masked_fill(bad, 0.0)
+        return advantages.masked_fill(~torch.isfinite(advantages), 0.0)
 
     def loss(self, loss: Tensor, batch: Mapping[str, Any]) -> None:
         """Look at the loss; where it is not finite, find out which of its inputs or logits began it."""
-        rows = self.bad_logits() if not torch.isfinite(loss) else []
-        self.forget_logits()
         if torch.isfinite(loss):
+            self.forget_logits()
             return
+        of_logits, size = self.bad_logits(), len(batch["completion_ids"])
         tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
         for name, value in tensors.items():
-            size = len(batch["completion_ids"])
-            if value.is_floating_point() and value.dim() and len(value) == size and name not in MAY_BE_NAN:
-                bad = (~torch.isfinite(value)).reshape(size, -1).any(-1)
-                if bad.any():
-                    return self.report(f"update: {name}", bad.nonzero().flatten().tolist(), tensors)
-        self.report("update: logits" if rows else "update: loss", rows, {**tensors, "loss": loss.detach()})
-        return None
+            per_row = value.is_floating_point() and value.dim() and len(value) == size and name not in MAY_BE_NAN
+            if per_row and (rows := bad_rows(value)):
+                self.report(f"update: {name}", rows, tensors)
+                return
+        source = "update: logits" if of_logits else "update: loss"
+        self.report(source, of_logits, {**tensors, "loss": loss})
 
     def gradients(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
         """Look at the gradients before they are clipped: clipping by a norm that is nan spreads it over all."""
@@ -157,7 +153,7 @@ class FiniteGuard:
             return
         norms = torch.stack([norm.float() for norm in torch._foreach_norm([grad for _, grad in having])])
         if not torch.isfinite(norms).all():
-            bad = [name for (name, _), norm in zip(having, norms.tolist(), strict=True) if not _finite(norm)]
+            bad = [name for (name, _), norm in zip(having, norms.tolist(), strict=True) if not math.isfinite(norm)]
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             self.report(f"update: gradient of {bad[0]}{more}", [], {bad[0]: dict(having)[bad[0]]})
 
@@ -218,8 +214,11 @@ MAY_BE_NAN = frozenset({"verifier_PG", "prefix_entropies_PGK", "sampling_per_tok
 """Where nan means that something could not be measured."""
 
 
-def _finite(value: float) -> bool:
-    return value - value == 0.0
+def bad_rows(values: Tensor, *, axes: int = 1) -> list[int]:
+    """The rows that hold something not finite; the first ``axes`` axes, flattened, are the rows."""
+    bad = (~torch.isfinite(values)).reshape(*values.shape[:axes], -1).any(-1)
+    found: list[int] = bad.flatten().nonzero().flatten().tolist()
+    return found
 
 
 def _listed(values: Sequence[object]) -> str:
