@@ -74,8 +74,6 @@ _grids: set[Path] = set()
 def job(cfg: DictConfig) -> float:
     """Run one job; returns the objective to Hydra (for sweeps)."""
     searched = job_mark() is not None  # a trial's failure is the sweep's to write down, and does not end it
-    if not searched and HydraConfig.get().mode is RunMode.MULTIRUN:
-        _grids.add(Path(HydraConfig.get().sweep.dir))
     worker = multiprocessing.current_process().name != MAIN  # of the joblib launcher, which waits for ever if it exits
     try:
         return _job(cfg)
@@ -100,6 +98,8 @@ def job(cfg: DictConfig) -> float:
 
 
 def _job(cfg: DictConfig) -> float:
+    if job_mark() is None and HydraConfig.get().mode is RunMode.MULTIRUN:
+        _grids.add(Path(HydraConfig.get().sweep.dir))
     folder = Path(HydraConfig.get().runtime.output_dir)
     if (folder / "summary.json").exists():
         raise UserError(
