@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -110,8 +110,10 @@ def _job(cfg: DictConfig) -> float:
     check(cfg)
     trial = current_trial(cfg.objective)
     from dro_lab import lab
+    from dro_lab.sweep.claim import claimed
 
-    objective = lab.run(cfg, names, folder, trial).objective
+    with claimed(folder, trial) if job_mark() is not None else nullcontext():
+        objective = lab.run(cfg, names, folder, trial).objective
     trial.end()
     return objective
 

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
 from dro_lab.errors import UserError
+from dro_lab.sweep.claim import LOCKS, worker_of
 from dro_lab.sweep.ledger import Ending, Ledger, ending_of_record
 
 FIRST_SEED = 1000
@@ -57,7 +58,7 @@ class Final:
     @contextmanager
     def alone(self) -> Iterator[bool]:
         """Whether this process is the only one about it; while it is, no other is."""
-        lock = FileLock(self.ledger.folder / ".locks" / "test")
+        lock = FileLock(self.ledger.folder / LOCKS / "test")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -73,6 +74,19 @@ class Final:
         missing = [seed for seed in self.seeds if self._value(seed) is None]
         for start in range(0, len(missing), size):
             yield [self._next(seed) for seed in missing[start : start + size]]
+
+    def busy(self) -> dict[int, str]:
+        """The process numbers of workers that outlived their sweep and still run the winner, by seed."""
+        found = {seed: self._worker(seed) for seed in self.seeds}
+        return {seed: pid for seed, pid in found.items() if pid is not None}
+
+    def _worker(self, seed: int) -> str | None:
+        for place in self._places(seed):
+            if not (folder := self.ledger.folder / place).exists():
+                return None
+            if (pid := worker_of(folder)) is not None:
+                return pid
+        return None
 
     def settle(self, run: FinalRun, ending: Ending) -> None:
         """Keep a run's value.

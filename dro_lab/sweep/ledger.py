@@ -3,7 +3,8 @@
 Every change is made so that a kill at any moment leaves a state from which the next start continues: a trial that
 ended is never run again, and one that was cut off is run again with the same parameters, once. A sweep's process
 holds a lock on a file of its own while it lives, and each of its trials names that file: a trial that is RUNNING
-behind a free lock belongs to nobody.
+behind a free lock belongs to nobody, unless a worker that outlived the sweep's process still runs it
+(`dro_lab.sweep.claim`).
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dro_lab.errors import UserError
 from dro_lab.record.summary import read_summary
+from dro_lab.sweep.claim import LOCKS, MUTEX, worker_of
 from dro_lab.sweep.trial import PRUNED
 
-OWNER, INTERRUPTED, AGAIN, ERROR = "owner", "interrupted", "again", "error"
-"""Attributes of a trial: who runs it, that it was cut off, the number of the trial that it repeats, why it failed."""
+OWNER, INTERRUPTED, AGAIN, ERROR, ALONE = "owner", "interrupted", "again", "error", "alone"
+"""Attributes of a trial: who runs it, that it was cut off, the number of the trial that it repeats, why it failed, that
+it is to run by itself."""
 IDLE = RandomSampler()
 """The study's sampler while no trial is given out: told of a trial's end, a grid's would stop a loop of Optuna's that
 there is not."""
@@ -44,6 +47,7 @@ class Ending:
     state: TrialState
     value: float | None = None
     error: str | None = None
+    shared: bool = False  # the error ended several jobs at once, and which of them it came from is not known
 
 
 def ending_of_job(job: JobReturn, objective: str) -> Ending:
@@ -146,8 +150,8 @@ class Ledger:
 
     def __init__(self, study: Study, *, folder: Path, objective: str) -> None:
         self.study, self.folder, self.objective = study, folder, objective
-        self.owner = Owner(folder / ".locks")
-        self._mutex = FileLock(folder / ".locks" / "ledger")
+        self.owner = Owner(folder / LOCKS)
+        self._mutex = FileLock(folder / LOCKS / MUTEX)
         self._storage = study._storage
         study.sampler = IDLE
 
@@ -192,11 +196,13 @@ class Ledger:
         """Give out the next trials: first those that were cut off, then new ones.
 
         ``sampler`` is made anew for each trial from the number of trials so far, cut off ones left out: an
-        interrupted sweep draws what it would have drawn.
+        interrupted sweep draws what it would have drawn. A trial that is to run by itself is given out by itself.
         """
         with self.alone():
             self.recover()
             taken: list[Trial] = []
+            if any(t.state is TrialState.WAITING and t.user_attrs.get(ALONE) for t in self.trials()):
+                at_most = min(at_most, 1)
             while len(taken) < at_most:
                 progress = self.progress()
                 so_far = progress.done + progress.running
@@ -212,7 +218,13 @@ class Ledger:
         return taken
 
     def settle(self, number: int, ending: Ending) -> None:
-        """Write down how a trial ended."""
+        """Write down how a trial ended. One that fell with others is run again by itself, which shows whose error it
+        was.
+        """
+        if ending.shared:
+            with self.alone():
+                self._cut_off(self.trials()[number], alone=True)
+            return
         if ending.error is not None:
             self._mark(number, ERROR, ending.error)
         self.study.tell(number, ending.value, state=ending.state, skip_if_finished=True)
@@ -223,6 +235,15 @@ class Ledger:
             if trial.state is TrialState.RUNNING and not self.owner.alive(trial.user_attrs.get(OWNER)):
                 self._settle_by_record(trial)
 
+    def orphans(self) -> dict[int, str]:
+        """The trials of dead processes whose workers live on: the workers' process numbers by trial."""
+        found = {
+            trial.number: worker_of(self.folder / self.place(trial.number))
+            for trial in self.trials()
+            if trial.state is TrialState.RUNNING and not self.owner.alive(trial.user_attrs.get(OWNER))
+        }
+        return {number: pid for number, pid in found.items() if pid is not None}
+
     def give_back(self) -> None:
         """Settle this process's own trials that still run: it is about to end."""
         with self.alone():
@@ -231,10 +252,17 @@ class Ledger:
                     self._settle_by_record(trial)
 
     def _settle_by_record(self, trial: FrozenTrial) -> None:
-        ending = ending_of_record(self.folder / self.place(trial.number), self.objective)
-        if ending is not None:
-            self.settle(trial.number, ending)
+        folder = self.folder / self.place(trial.number)
+        if worker_of(folder) is not None:  # asked first: a worker that ends meanwhile has closed its record
             return
+        ending = ending_of_record(folder, self.objective)
+        if ending is None:
+            self._cut_off(trial)
+        else:
+            self.settle(trial.number, ending)
+
+    def _cut_off(self, trial: FrozenTrial, *, alone: bool = False) -> None:
+        """Mark a trial as cut off, and queue its parameters again."""
         # first the copy, then the mark: a kill between the two leaves a trial that knows it has its copy
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         repeated = {t.user_attrs.get(AGAIN) for t in self.trials()}
@@ -244,7 +272,7 @@ class Ledger:
                 create_trial(
                     state=TrialState.WAITING,
                     system_attrs={**kept, "fixed_params": params},
-                    user_attrs={AGAIN: trial.number},
+                    user_attrs={AGAIN: trial.number, **({ALONE: True} if alone else {})},
                 )
             )
         self._mark(trial.number, INTERRUPTED, True)

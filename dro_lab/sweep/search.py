@@ -196,12 +196,16 @@ class Search(OptunaSweeperImpl):
                 self._say(trial.number, trial.params, ending)
             write_trials(ledger)
             self._check_failures(ledger)
-        if running := ledger.progress().running:
-            self.console.say(f"sweep    {running} trials still run in another process, which will finish the sweep")
+        orphans = ledger.orphans()
+        self._say_left_over({f"trial {number}": pid for number, pid in orphans.items()})
+        running = ledger.progress().running
+        if others := running - len(orphans):
+            self.console.say(f"sweep    {others} trials still run in another process, which will finish the sweep")
         return not running
 
     def _run_jobs(self, jobs: Iterable[Job]) -> list[Ending]:
-        """Run the jobs; how each ended. What the launcher itself raises is the failure of all that left no record."""
+        """Run the jobs; how each ended. What the launcher itself raises (a worker died) is the failure of the one that
+        left no closed record; of several it is not known which."""
         jobs = list(jobs)
         overrides = [
             [
@@ -217,8 +221,11 @@ class Search(OptunaSweeperImpl):
         except Exception as error:
             if type(error.__cause__).__name__ == "_RemoteTraceback":  # of a worker process, as text
                 error.__cause__ = None
-            failed = Ending(state=TrialState.FAIL, error=explain(error) or describe(error))
-            return [ending_of_record(self.folder / job.place, self.cfg.objective) or failed for job in jobs]
+            known = [ending_of_record(self.folder / job.place, self.cfg.objective) for job in jobs]
+            failed = Ending(
+                state=TrialState.FAIL, error=explain(error) or describe(error), shared=known.count(None) > 1
+            )
+            return [ending or failed for ending in known]
         self.job_idx += len(jobs)
         return [ending_of_job(job, self.cfg.objective) for job in returned]
 
@@ -228,6 +235,9 @@ class Search(OptunaSweeperImpl):
         with final.alone() as free:
             if not free:
                 self.console.say("sweep    the winner runs on the test split in another process")
+                return False
+            if busy := final.busy():
+                self._say_left_over({f"the winner's run with seed={seed}": pid for seed, pid in busy.items()})
                 return False
             for group in final.groups(self._at_once):
                 overrides = self.space.overrides(final.winner.params)
@@ -297,12 +307,21 @@ class Search(OptunaSweeperImpl):
         elif ledger.trials():
             self.console.say(f"sweep    continued: {_counts(ledger)}")
 
+    def _say_left_over(self, jobs: Mapping[str, str]) -> None:
+        """That workers of a killed start still run: their jobs are not run a second time."""
+        if jobs:
+            named = ", ".join(f"{job} (process {pid})" for job, pid in jobs.items())
+            self.console.say(
+                f"sweep    {named}: still running, left over from a start that was killed. Let it end, or end it "
+                f"(kill {' '.join(dict.fromkeys(jobs.values()))}); then type the same command again"
+            )
+
     def _say(self, number: int, params: Mapping[str, Any], ending: Ending) -> None:
         what = " ".join(f"{name}={value}" for name, value in params.items())
         how = {
             TrialState.COMPLETE: f"{self.cfg.objective} {ending.value}",
             TrialState.PRUNED: "pruned: behind the other trials",
-        }.get(ending.state, f"failed: {ending.error}")
+        }.get(ending.state, f"{'cut off, to be run again by itself' if ending.shared else 'failed'}: {ending.error}")
         self.console.say(f"trial    {number}: {what}: {how}")
 
 

@@ -70,6 +70,13 @@ class SweepTrial:
             self.stopped = f"{PRUNED} at step {step}: {self.objective} {estimate.value:.4f} is behind the other trials"
         return self.stopped
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the study still counts on this trial's run."""
+        from optuna.trial import TrialState
+
+        return self.trial.study._storage.get_trial(self.trial._trial_id).state is TrialState.RUNNING
+
     def end(self) -> None:
         """Say to the sweep that the run was stopped."""
         if self.stopped is not None:

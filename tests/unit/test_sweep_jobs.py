@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from optuna.distributions import FloatDistribution
 
 from dro_lab.errors import UserError
-from tests.sweep_fixture import cheap_runs, errors, near_two, states, study, sweep
+from dro_lab.record.files import write_json
+from dro_lab.record.summary import write_summary
+from dro_lab.sweep.claim import FILE
+from dro_lab.sweep.ledger import Ledger
+from dro_lab.tracking.killed import process_tags
+from tests.record_fixture import summary
+from tests.sweep_fixture import OMEGA, cheap_runs, errors, near_two, states, study, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +84,60 @@ def test_hyperband_stops_who_is_behind_in_its_bracket(monkeypatch: pytest.Monkey
     assert {trial.last_step for trial in pruned} <= {10, 30}, "brackets of three: rungs at 10 and 30"
     assert states(found)[0] == "COMPLETE"
     assert found.best_trial.number == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_outlived_its_sweep_is_waited_for_and_its_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = cheap_runs(monkeypatch)
+    assert sweep(trials=1, seeds=0).code == 0
+    killed = Ledger(study(), folder=Path("outputs/sweeps/r3_omega"), objective="quality")
+    sampler = optuna.samplers.RandomSampler(seed=1)
+    killed.take(1, n_trials=2, space={OMEGA: FloatDistribution(0.0, 8.0)}, sampler=lambda _: sampler)
+    killed.close()
+    folder = killed.folder / "trials/trial_001"
+    folder.mkdir()
+    write_json(folder / FILE, process_tags())  # a process that lives: this one
+    ended = sweep(trials=2, seeds=1)
+    assert (ended.code, len(runs.seen)) == (0, 1)
+    assert f"trial 1 (process {os.getpid()}): still running, left over from a start that was killed" in ended.out
+    assert "another process, which will finish" not in ended.out
+    write_summary(folder / "summary.json", summary(status="finished", objective=2.0))
+    (folder / FILE).unlink()
+    assert sweep(trials=2, seeds=1).code == 0
+    assert study().best_trial.number == 1
+    assert len(runs.omegas) == 1, "the trial was run twice"
+
+    place = killed.folder / "test/trial_001_s1001"
+    place.mkdir(parents=True)
+    write_json(place / FILE, process_tags())
+    ended = sweep(trials=2, seeds=2)
+    assert (ended.code, len(runs.tested)) == (0, 1)
+    assert "the winner's run with seed=1001" in ended.out
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_charged_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = cheap_runs(monkeypatch)
+    launch = BasicLauncher.launch
+    deadly: list[str] = []
+
+    def dies(self: Any, jobs: Any, initial_job_idx: int) -> Any:
+        deadly[:] = deadly or [jobs[1][0]]
+        if any(job[0] == deadly[0] for job in jobs):
+            raise RuntimeError("a worker was killed")
+        return launch(self, jobs, initial_job_idx)
+
+    monkeypatch.setattr(BasicLauncher, "launch", dies)
+    ended = sweep("hydra.sweeper.n_jobs=3", trials=3, seeds=0)
+    assert ended.code == 0, ended.err
+    found = study()
+    assert states(found) == ["FAIL"] * 3 + ["COMPLETE", "FAIL", "COMPLETE"]
+    assert [trial.user_attrs.get("error") for trial in found.trials[:5]] == [None] * 4 + [
+        "RuntimeError: a worker was killed"
+    ]
+    assert found.trials[4].params == found.trials[1].params
+    assert len(runs.seen) == 2
+    assert ended.out.count("cut off, to be run again by itself: RuntimeError: a worker was killed") == 3
 
 
 def test_a_database_of_another_program_is_no_storage_and_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Laws of the ledger: what ended is never run again, what was cut off is run again once, who lives keeps its trials."""
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -16,10 +17,15 @@ from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from dro_lab.errors import UserError
+from dro_lab.record.files import write_json
 from dro_lab.sweep import ledger as module
+from dro_lab.sweep.claim import FILE, claimed, worker_of
 from dro_lab.sweep.final import fresh_seeds
 from dro_lab.sweep.ledger import Ending, Ledger, ending_of_value, seed_of
 from dro_lab.sweep.result import mean_interval
+from dro_lab.sweep.trial import SweepTrial
+from dro_lab.tracking.killed import BEGAN, process_tags
 from tests.record_fixture import summary
 
 SPACE = {"reward.omega": FloatDistribution(0.0, 8.0)}
@@ -186,6 +192,54 @@ def test_the_owner_on_another_host_counts_as_alive(tmp_path: Path) -> None:
     held.release()
     (tmp_path / ".locks" / "held").touch()
     assert not ledger.owner.alive({"lock": "held", "host": "another"}), "the lock is free, so nobody lives"
+    ledger.close()
+
+
+def test_a_trial_whose_worker_outlived_its_sweep_is_left_to_it(tmp_path: Path) -> None:
+    first = open_ledger(tmp_path)
+    take(first, 2)
+    for number in (0, 1):
+        (tmp_path / first.place(number)).mkdir(parents=True)
+    first.close()
+    write_json(tmp_path / first.place(0) / FILE, process_tags())
+    write_json(tmp_path / first.place(1) / FILE, {**process_tags(), BEGAN: "1.0"})  # the number is used again
+    second = open_ledger(tmp_path)
+    second.recover()
+    assert second.progress() == module.Progress(running=1, interrupted=1, waiting=1)
+    assert second.orphans() == {0: str(os.getpid())}
+    (tmp_path / first.place(0) / FILE).unlink()
+    second.recover()
+    assert second.progress() == module.Progress(interrupted=2, waiting=2)
+    assert second.orphans() == {}
+    second.close()
+
+
+def test_a_job_names_its_process_while_it_runs_and_refuses_a_trial_that_was_given_up(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    taken = take(ledger)[0]
+    folder = tmp_path / ledger.place(0)
+    folder.mkdir(parents=True)
+    with claimed(folder, SweepTrial(trial=taken, objective="quality")):
+        assert worker_of(folder) == str(os.getpid())
+    assert worker_of(folder) is None
+    ledger.give_back()
+    with (
+        pytest.raises(UserError, match="another start of the sweep"),
+        claimed(folder, SweepTrial(trial=taken, objective="quality")),
+    ):
+        raise AssertionError("the job began")
+    ledger.close()
+
+
+def test_trials_that_fell_together_are_run_again_one_at_a_time(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    fell = take(ledger, 2)
+    for trial in fell:
+        ledger.settle(trial.number, Ending(state=TrialState.FAIL, error="a worker died", shared=True))
+    assert ledger.progress() == module.Progress(interrupted=2, waiting=2)
+    again = [take(ledger, 2) for _ in range(2)]
+    assert [[t.params for t in batch] for batch in again] == [[t.params] for t in fell]
+    assert [t.number for t in take(ledger, 2)] == [4, 5]
     ledger.close()
 
 
