@@ -167,11 +167,13 @@ def _shown(name: str, found: Sequence[Estimate | None]) -> bool:
     return not forms or metric in OF_ALL_PARTS
 
 
-def farewell(console: RunConsole, *, report: Path | None, folder: Path, compare: str) -> None:
+def farewell(console: RunConsole, *, report: Path | None, folder: Path, compare: str, upload: str = "") -> None:
     """The last lines: where the evidence lies and what to do next."""
     if report is not None:
         console.say(f"report   {report}")
     console.say(f"record   {folder}")
+    if upload:
+        console.say(f"upload   {upload}")
     if compare:
         console.say(f"compare  {compare}")
 

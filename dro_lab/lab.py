@@ -282,6 +282,7 @@ class Run:
             ),
             task=self.built.task,
             files=[self.folder / name for name in ("config.yaml", "env.json")],
+            folder=self.folder,
         )
 
     def summary(self, status: Any, error: str | None = None) -> Summary:
@@ -348,6 +349,8 @@ class Run:
                 call()
             except UserError as failure:
                 self.console.warn(f"the tracker did not take the end of the run, the record is whole: {failure}")
+        if status not in ("finished", "stopped") and tracker.sync_command:  # else the last lines say it
+            self.console.say(f"upload   {tracker.sync_command}")
 
     def close_anyway(self, status: str, error: str) -> None:
         """Close after a failure; what fails on the way is said, and does not hide why the run ended."""
@@ -370,6 +373,7 @@ class Run:
             report=_short(self.folder / "report.html") if self.cfg.report else None,
             folder=_short(self.folder),
             compare=self.built.tracker.ui_command,
+            upload=self.built.tracker.sync_command,
         )
 
 

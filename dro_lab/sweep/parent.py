@@ -58,7 +58,7 @@ def open_parent(built: Built, cfg: Any, study: Study, *, folder: Path) -> Parent
     """
     from dro_lab.tracking.mlflow import MlflowTracker
 
-    if not isinstance(built.tracker, MlflowTracker):
+    if not isinstance(built.tracker, MlflowTracker) or built.tracker.offline:
         return NoParent()
     return MlflowParent(
         built.tracker.uri, study, experiment=cfg.tracking.experiment or built.task.name, name=folder.name
@@ -78,7 +78,7 @@ class MlflowParent:
     def __init__(self, uri: str, study: Study, *, experiment: str, name: str) -> None:
         from dro_lab.tracking.database import explain, opening, sqlite_path
         from dro_lab.tracking.killed import process_tags
-        from dro_lab.tracking.mlflow import create_run, open_client
+        from dro_lab.tracking.store import create_run, open_client
 
         self.client: MlflowClient
         self.run_id: str

@@ -22,6 +22,10 @@ class Tracker(Protocol):
     def ui_command(self) -> str:
         """The command that shows the runs; "" where there is none."""
 
+    @property
+    def sync_command(self) -> str:
+        """After `finish`: the command that brings the tracker what it lacks of the run; "" where it lacks nothing."""
+
     def start(
         self,
         run_name: str,
@@ -31,10 +35,16 @@ class Tracker(Protocol):
         tags: Mapping[str, str],
         task: Task,
         files: Sequence[Path] = (),
+        folder: Path | None = None,
+        after: int | None = None,
     ) -> None:
         """Begin a run; ``config`` is nested or flat, and becomes the run's parameters under dotted names.
 
-        ``task`` is named as the run's input; ``files`` are attached at once, so that a killed run has them too.
+        Args:
+            task: named as the run's input.
+            files: attached at once, so that a killed run has them too.
+            folder: of the run's record, from which what a tracker missed can be brought to it later.
+            after: the run of ``folder`` goes on behind this step, as the run that it was; None: it is a new one.
         """
 
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import re
-import socket
 import sqlite3
+import ssl
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,7 +17,11 @@ from urllib.parse import urlsplit
 
 from dro_lab.errors import UserError
 
-WAY_OUT = "or go without it: tracking=none."
+WAY_OUT = "or go without it: tracking.offline=true (`python -m dro_lab.sync` uploads later) or tracking=none."
+PROBE = 5.0
+"""Seconds to wait for a server's first sign of life."""
+NOT_THERE = (502, 503, 504)
+"""What a gateway answers for a server that is not."""
 OPENING = 120.0
 """Seconds to wait for another job that is creating the same database; that takes seconds."""
 
@@ -24,14 +31,38 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
+def check_uri(uri: object) -> str:
+    """``uri`` itself. It is recorded, so it may not hold a password.
+
+    Raises:
+        UserError: not the URI of a store, or one with a password or a user of a server, which is not shown.
+    """
+    if not isinstance(uri, str):
+        raise UserError(f"tracking.uri={uri}: must be a text or null; put quotes around it")
+    try:
+        parts = urlsplit(uri)
+        secret = parts.password or (parts.username if uri.startswith("http") else None)
+    except ValueError:
+        raise UserError("tracking.uri: cannot be read as an address; give sqlite:///PATH or http://HOST:PORT") from None
+    if secret or "@" in parts.netloc.rpartition("@")[0]:
+        raise UserError(
+            "tracking.uri: must not hold a user or a password, since it is recorded. Export MLFLOW_TRACKING_USERNAME "
+            "and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) for a server, PGPASSWORD or the client's password "
+            "file for a database"
+        )
+    if "://" not in uri and uri != "databricks":
+        raise UserError(f"tracking.uri={uri!r} is not a URI: give sqlite:///PATH or http://HOST:PORT, {WAY_OUT}")
+    return uri
+
+
 def check_store(uri: str, *, lock_wait: float) -> None:
-    """Refuse a store that cannot be used: not a URI, not writable, locked, of another version, or unreachable.
+    """Refuse a store that cannot be used: not writable, locked, of another version, or unreachable.
+
+    A server that does not answer is known after `PROBE` seconds.
 
     Raises:
         UserError: naming ``tracking.uri`` and what to do.
     """
-    if "://" not in uri and uri != "databricks":
-        raise UserError(f"tracking.uri={uri!r} is not a URI: give sqlite:///PATH or http://HOST:PORT, {WAY_OUT}")
     path = sqlite_path(uri)
     if path is not None:
         _check_sqlite(path, uri=uri, lock_wait=lock_wait)
@@ -56,12 +87,16 @@ def _check_sqlite(path: Path, *, uri: str, lock_wait: float) -> None:
 
 
 def _check_server(uri: str) -> None:
-    parts = urlsplit(uri)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    """Any answer at all will do: whether this user may write is MLflow's to say."""
+    # nothing secret is sent, so the certificate is left to MLflow too, which has settings of its own for it
+    context = ssl._create_unverified_context() if uri.startswith("https") else None
     try:
-        socket.create_connection((parts.hostname or "", port), timeout=3).close()
-    except OSError as error:
-        raise explain(error, uri=uri) from None
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE, context=context).close()
+    except urllib.error.HTTPError as answer:
+        if answer.code in NOT_THERE:
+            raise explain(answer, uri=uri) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise explain(getattr(error, "reason", None) or error, uri=uri) from None
 
 
 def newest_revision() -> str | None:
@@ -111,7 +146,7 @@ def another_version(uri: str, *, detail: str) -> UserError:
     )
 
 
-def explain(error: BaseException, *, uri: str) -> UserError:
+def explain(error: object, *, uri: str) -> UserError:
     """One message for whatever the store answered."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):

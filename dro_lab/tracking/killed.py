@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from dro_lab.tracking.note import RECORD
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -53,16 +55,20 @@ def is_gone(tags: Mapping[str, str]) -> bool:
         return False
 
 
-def close_killed(client: MlflowClient) -> list[str]:
+def close_killed(client: MlflowClient, *, keep: str | None = None) -> list[str]:
     """End every RUNNING run of this host whose process is gone as KILLED; returns their ids.
 
-    A run that the store does not let this user end is named in a warning: it is not ours to fail for.
+    The run of the record ``keep`` is left alone: it is about to go on. So is one that went on just now in another
+    process: what a run says of its process is read again right before it is ended. A run that the store does not let
+    this user end is named in a warning: it is not ours to fail for.
     """
     from mlflow.exceptions import MlflowException
 
     closed = []
     for run in _running(client):
-        if not is_gone(run.data.tags):
+        if not is_gone(run.data.tags) or (keep is not None and run.data.tags.get(RECORD) == keep):
+            continue
+        if not is_gone(client.get_run(run.info.run_id).data.tags):
             continue
         why = f"process {run.data.tags[PID]} ended without closing the run; found by the next start"
         try:

@@ -7,32 +7,47 @@ active run (MLflow's fluent API is not used), so several jobs in one process do 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import math
 import os
 import queue
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dro_lab.checks import number
+from dro_lab.checks import flag, number
 from dro_lab.errors import UserError
 from dro_lab.record import Estimate
 from dro_lab.tracking import EndStatus
-from dro_lab.tracking.database import WAY_OUT, check_store, explain, opening, sqlite_path
+from dro_lab.tracking.database import WAY_OUT, check_store, check_uri, explain, opening, sqlite_path
 from dro_lab.tracking.killed import close_killed, process_tags
-from dro_lab.tracking.names import MAX_TAG, batches, clean, flatten, rows_sha256
+from dro_lab.tracking.names import MAX_TAG, clean, flatten
+from dro_lab.tracking.note import Note, State, now_ms, read_note, write_note
+from dro_lab.tracking.store import (
+    Place,
+    Point,
+    described,
+    end_run,
+    eval_names,
+    log_files,
+    log_points,
+    mirror,
+    open_client,
+    open_run,
+    parent_experiment,
+    record_points,
+    unknown,
+)
 from dro_lab.types import Task
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-ENDED = {"finished": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-PARENT = "mlflow.parentRunId"
-"""MLflow's own tag for the run that another is shown below."""
+RESUMED = "resumed"
+"""Tag of a run that went on: behind which step, the last time."""
 GATHER = 0.25
 """Seconds to gather metrics before one write."""
 PATIENCE = 60.0
@@ -45,11 +60,13 @@ QUIET = {
 """MLflow's environment unless the user set it: nothing is sent anywhere, and a dead server is said soon."""
 
 Job = Callable[["MlflowClient", str], None]
-Point = tuple[str, float, int, int]  # name, value, time in ms, step
 
 
 class MlflowTracker:
     """Mirrors one run at a time (see `dro_lab.tracking.Tracker`).
+
+    What a store does not take stays in the run's record and is brought once more when the run ends. ``tracking.json``
+    in the run's folder (`dro_lab.tracking.note`) says whether anything is missing then: `dro_lab.sync` brings that.
 
     Args:
         uri: where; None means SQLite in ``folder``.
@@ -57,10 +74,11 @@ class MlflowTracker:
         experiment: name of the experiment; None takes that of ``parent``, or the one given to `start`.
         parent: id of the MLflow run below which the runs are shown; None: each stands by itself.
         lock_wait: seconds to wait for a database that another program is writing to.
+        offline: nothing is sent, and no store is looked for: all of it is left to `dro_lab.sync`.
 
     Raises:
-        UserError: the store is not a URI, not writable, locked, of another MLflow version, or unreachable; it has no
-            run ``parent``, or has it in another experiment.
+        UserError: the store is not a URI, holds a password, is not writable, locked, of another MLflow version, or
+            unreachable; it has no run ``parent``, or has it in another experiment.
     """
 
     def __init__(
@@ -71,37 +89,54 @@ class MlflowTracker:
         experiment: str | None = None,
         parent: str | None = None,
         lock_wait: float = 5.0,
+        offline: bool = False,
     ) -> None:
-        for key, value in (("uri", uri), ("experiment", experiment), ("parent", parent)):
+        for key, value in (("experiment", experiment), ("parent", parent)):
             if value is not None and not isinstance(value, str):
                 raise UserError(f"tracking.{key}={value}: must be a text or null; put quotes around it")
         number("tracking.lock_wait", lock_wait, low=0.0, todo="seconds; 5 is the default")
+        flag("tracking.offline", offline, todo="false is the default")
         root = Path(folder).expanduser().absolute()
-        self.uri = uri or f"sqlite:///{root / 'mlflow.db'}"
-        self._experiment = experiment
+        self.uri = check_uri(uri) if uri is not None else f"sqlite:///{root / 'mlflow.db'}"
+        self.offline = offline
+        self._experiment, self._parent, self._lock_wait = experiment, parent, lock_wait
         # a server keeps artifacts where it wants to; beside a local database they must have a place
         path = sqlite_path(self.uri)
         self._artifacts = None if path is None else (path.absolute().parent / "mlflow-artifacts").as_uri()
-        check_store(self.uri, lock_wait=lock_wait)
-        for key, value in QUIET.items():
-            os.environ.setdefault(key, value)
-        self._parent = parent
-        if parent is not None:
+        quieten()
+        if not offline:
+            check_store(self.uri, lock_wait=lock_wait)
+        if parent is not None and not offline:
             self._experiment = self._parent_experiment(parent)
         self._queue: queue.SimpleQueue[list[Point] | Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._note: Note | None = None
+        self._open = False
+        self._folder: Path | None = None
         self._error: UserError | None = None
         self._raised = False
 
     @property
     def ui_command(self) -> str:
-        """The command that shows the runs."""
+        """The command that shows the runs; "" where nothing was sent."""
+        if self.offline:
+            return ""
         if self.uri.startswith("http"):
             return f"open {self.uri}"
         path = sqlite_path(self.uri)
         near = path is not None and path.absolute().is_relative_to(Path.cwd())
         uri = f"sqlite:///{path.absolute().relative_to(Path.cwd())}" if path is not None and near else self.uri
         return f"mlflow ui --backend-store-uri {uri}"
+
+    @property
+    def sync_command(self) -> str:
+        """The command that brings MLflow what it lacks of the run; "" where it lacks nothing."""
+        if self._note is None or self._folder is None or self._note.state != "behind":
+            return ""
+        near = self._folder.is_relative_to(Path.cwd())
+        return (
+            f"python -m dro_lab.sync {shlex.quote(str(self._folder.relative_to(Path.cwd()) if near else self._folder))}"
+        )
 
     def start(
         self,
@@ -112,27 +147,51 @@ class MlflowTracker:
         tags: Mapping[str, str],
         task: Task,
         files: Sequence[Path] = (),
+        folder: Path | None = None,
+        after: int | None = None,
     ) -> None:
-        """Begin a run; returns at once."""
-        if self._thread is not None:
+        """Begin a run, or go on with that of ``folder`` behind step ``after``; returns at once.
+
+        A run that goes on is the same run in MLflow, running again, also where the next start had ended it as KILLED.
+        It gets what the record holds up to ``after`` and MLflow never got. MLflow takes no point back: those of later
+        steps, from before the fall, stay, and are not written a second time. On a CPU they are the same anyway.
+        """
+        if self._open:
             raise RuntimeError("start was called twice without finish")
         self._error, self._raised, self._queue = None, False, queue.SimpleQueue()
-        params = flatten(config)
-        named = {clean(key): value[:MAX_TAG] for key, value in tags.items()} | process_tags()
-        if self._parent is not None:
-            named[PARENT] = self._parent
-        name = self._experiment or experiment
+        self._folder = None if folder is None else folder.absolute()
+        note = Note(
+            uri=self.uri,
+            artifacts=self._artifacts,
+            experiment=self._experiment or experiment,
+            run_name=run_name,
+            parent=self._parent,
+            params=flatten(config),
+            tags={clean(key): value[:MAX_TAG] for key, value in tags.items()},
+            process=process_tags(),
+            dataset=described(task),
+            state="behind" if self.offline else "live",
+        )
+        if after is not None and folder is not None and (earlier := read_note(folder)) is not None:
+            note = replace(note, record_id=earlier.record_id, began=earlier.began)
+            note = replace(note, tags={**note.tags, RESUMED: f"after step {after}"})
+        self._note, self._open = note, True
+        self._write_note(note.state)
+        if self.offline:
+            return
 
-        def begin() -> tuple[MlflowClient, str]:
+        def begin() -> tuple[MlflowClient, str, set[Place]]:
             # one job at a time: MLflow's own creation of schema, experiment and data set fails when two jobs meet in it
             with self._alone():
                 client = open_client(self.uri)
-                close_killed(client)
-                run_id = create_run(client, run_name, experiment=name, artifacts=self._artifacts, tags=named)
-                log_data(client, run_id, task)
-            log_params(client, run_id, params)
+                close_killed(client, keep=note.record_id)
+                run_id, known = open_run(client, note)
+            if after is not None and folder is not None:
+                kept = [point for point in record_points(folder, began=note.began) if point[3] <= after]
+                log_points(client, run_id, unknown(kept, known))
+                known |= {(point[0], point[3]) for point in kept}
             log_files(client, run_id, files)
-            return client, run_id
+            return client, run_id, known
 
         self._thread = threading.Thread(target=self._work, args=(begin,), name=f"mlflow {run_name}", daemon=True)
         self._thread.start()
@@ -157,7 +216,7 @@ class MlflowTracker:
 
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Queue the numbers of one step."""
-        now = int(time.time() * 1000)
+        now = now_ms()
         self._put([(clean(key), float(value), now, step) for key, value in values.items()])
 
     def evaluation(self, estimates: Sequence[Estimate], *, step: int, split: str, decoding: str = "sampled") -> None:
@@ -165,11 +224,10 @@ class MlflowTracker:
 
         Of greedy answers: ``eval/SPLIT/greedy/METRIC``.
         """
-        values = {}
-        place = split if decoding == "sampled" else f"{split}/{decoding}"
+        values: dict[str, float] = {}
         for item in estimates:
-            name = f"eval/{place}/{item.metric}"
-            values.update({name: item.value, f"{name}/low": item.low, f"{name}/high": item.high})
+            names = eval_names(item.metric, split=split, decoding=decoding)
+            values.update(zip(names, (item.value, item.low, item.high), strict=True))
         self.metrics({key: value for key, value in values.items() if not math.isnan(value)}, step=step)
 
     def artifacts(self, paths: Sequence[Path]) -> None:
@@ -179,50 +237,84 @@ class MlflowTracker:
     def finish(self, status: EndStatus, *, error: str | None = None) -> None:
         """Write all that is queued and end the run as FINISHED (also one that a monitor stopped), KILLED or FAILED.
 
+        Where a write failed on the way, the whole record is brought to the store now, once.
+
         Raises:
             UserError: something could not be written and no earlier call said so.
         """
-        if self._thread is None:
+        if not self._open:
             return
+        self._open = False
         thread, self._thread = self._thread, None
-
-        def end(client: MlflowClient, run_id: str) -> None:
-            if error:
-                client.set_tag(run_id, "stopped" if status == "stopped" else "error", error[:MAX_TAG])
-            client.set_terminated(run_id, ENDED[status])
-
-        self._queue.put(end)
-        self._queue.put(None)
-        thread.join(PATIENCE)
-        if thread.is_alive() and self._error is None:
-            self._error = UserError(f"tracking.uri={self.uri}: no answer within {PATIENCE:.0f} s. Check it, {WAY_OUT}")
+        if thread is not None:
+            self._queue.put(lambda client, run_id: end_run(client, run_id, status, error))
+            self._queue.put(None)
+            thread.join(PATIENCE)
+            if thread.is_alive() and self._error is None:
+                self._error = UserError(
+                    f"tracking.uri={self.uri}: no answer within {PATIENCE:.0f} s. Check it, {WAY_OUT}"
+                )
+            elif self._error is not None and self._caught_up():
+                self._error = None
+            self._write_note("whole" if self._error is None else "behind")
         self._surface()
+
+    def _caught_up(self) -> bool:
+        """Whether the store, which refused a write before, takes the whole record now."""
+        note, folder = self._note, self._folder
+        if note is None or folder is None:
+            return False
+        done: list[bool] = []
+
+        def bring() -> None:
+            with contextlib.suppress(Exception):  # what was wrong is known already
+                check_store(self.uri, lock_wait=self._lock_wait)
+                mirror(open_client(self.uri), note, folder)
+                done.append(True)
+
+        thread = threading.Thread(target=bring, name=f"mlflow {note.run_name} again", daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        return bool(done)
+
+    def _write_note(self, state: State) -> None:
+        assert self._note is not None
+        self._note = replace(self._note, state=state)
+        if self._folder is not None:
+            write_note(self._folder, self._note)
 
     def _put(self, item: list[Point] | Job) -> None:
         self._surface()
-        if self._thread is None:
+        if not self._open:
             raise RuntimeError("start was not called")
-        self._queue.put(item)
+        if self._thread is not None and self._error is None:  # else the record has it
+            self._queue.put(item)
 
     def _surface(self) -> None:
         if self._error is not None and not self._raised:
             self._raised = True
             raise self._error
 
-    def _work(self, begin: Callable[[], tuple[MlflowClient, str]]) -> None:
+    def _work(self, begin: Callable[[], tuple[MlflowClient, str, set[Place]]]) -> None:
         """The thread: open the store, then write what comes, gathering metrics into batches."""
         tasks = self._queue  # the next run gets a queue of its own
         try:
-            client, run_id = begin()
+            client, run_id, known = begin()
             done = False
             while not done:
                 points, job, done = _gather(tasks)
                 if points:
-                    log_points(client, run_id, points)
+                    log_points(client, run_id, unknown(points, known))
                 if job is not None:
                     job(client, run_id)
         except Exception as error:  # whatever it is, the next call says it
             self._error = explain(error, uri=self.uri)
+
+
+def quieten() -> None:
+    """Set MLflow's environment where the user did not."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
 
 
 def _gather(tasks: queue.SimpleQueue[list[Point] | Job | None]) -> tuple[list[Point], Job | None, bool]:
@@ -239,101 +331,3 @@ def _gather(tasks: queue.SimpleQueue[list[Point] | Job | None]) -> tuple[list[Po
             return points, item, item is None
         points.extend(item)
         deadline = deadline or time.monotonic() + GATHER
-
-
-def open_client(uri: str) -> MlflowClient:
-    """A client of the store at ``uri``, whose schema is made where it is missing."""
-    for name in ("alembic", "mlflow.store.db"):  # a new schema is no news
-        logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    client.search_experiments(max_results=1)  # the first call creates or checks the schema
-    return client
-
-
-def parent_experiment(client: MlflowClient, parent: str, *, uri: str) -> str:
-    """The name of the experiment that holds the run ``parent``.
-
-    Raises:
-        UserError: the store has no such run, or it was deleted.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(parent)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        run = None
-    if run is None or run.info.lifecycle_stage == "deleted":
-        raise UserError(
-            f"tracking.parent={parent}: {uri} has no such run. Give the id of a run as `mlflow ui` shows it (32 "
-            "letters and digits), or null for a run that stands by itself."
-        )
-    return client.get_experiment(run.info.experiment_id).name
-
-
-def create_run(
-    client: MlflowClient, run_name: str, *, experiment: str, artifacts: str | None, tags: Mapping[str, str]
-) -> str:
-    """The id of a new run in ``experiment``, which is made if missing."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        try:
-            location = None if artifacts is None else f"{artifacts}/{clean(experiment).replace('/', '_')}"
-            client.create_experiment(experiment, artifact_location=location)
-        except MlflowException:
-            if client.get_experiment_by_name(experiment) is None:  # else another job made it just now
-                raise
-        found = client.get_experiment_by_name(experiment)
-    assert found is not None
-    if found.lifecycle_stage == "deleted":
-        raise UserError(
-            f"tracking.experiment={experiment!r} was deleted in MLflow. Restore it with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`, give another name, {WAY_OUT}"
-        )
-    return client.create_run(found.experiment_id, tags=dict(tags), run_name=run_name).info.run_id
-
-
-def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
-    """Log the parameters, as many at once as MLflow takes."""
-    from mlflow.entities import Param
-
-    for batch in batches([Param(key, value) for key, value in params.items()], 100):
-        client.log_batch(run_id, params=batch)
-
-
-def log_files(client: MlflowClient, run_id: str, paths: Sequence[Path]) -> None:
-    """Attach files and folders; a folder keeps its name."""
-    for path in paths:
-        if path.is_dir():
-            client.log_artifacts(run_id, str(path), artifact_path=path.name)
-        else:
-            client.log_artifact(run_id, str(path))
-
-
-def log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
-    """Log metrics, as many at once as MLflow takes."""
-    from mlflow.entities import Metric
-
-    for batch in batches([Metric(*point) for point in points], 1000):
-        client.log_batch(run_id, metrics=batch)
-
-
-def log_data(client: MlflowClient, run_id: str, task: Task) -> None:
-    """Name the data set as the run's input, with the number of rows of each split."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    provenance = task.provenance
-    source = {"location": provenance.location, "revision": provenance.revision, "sha256": provenance.sha256}
-    dataset = Dataset(
-        name=provenance.dataset,
-        digest=(provenance.sha256 or rows_sha256(task.splits))[:36],
-        source_type=provenance.kind,
-        source=json.dumps(source),
-        profile=json.dumps({"rows": {name: len(rows) for name, rows in task.splits.items()}}),
-    )
-    client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])

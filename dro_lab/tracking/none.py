@@ -14,7 +14,7 @@ from dro_lab.types import Task
 class NoTracker:
     """Takes every call of `dro_lab.tracking.Tracker` and keeps nothing."""
 
-    ui_command = ""
+    ui_command = sync_command = ""
 
     def start(
         self,
@@ -25,6 +25,8 @@ class NoTracker:
         tags: Mapping[str, str],
         task: Task,
         files: Sequence[Path] = (),
+        folder: Path | None = None,
+        after: int | None = None,
     ) -> None:
         """Nothing to begin."""
 

@@ -242,11 +242,11 @@ class RunObserver(TrainerCallback):
         }
 
     def _mirror(self, call: Callable[[], None]) -> None:
-        """The record is what counts: a tracker that goes away is said once, and the run goes on without it."""
+        """The record is what counts: a tracker that goes away is said once, and is brought the rest at the end."""
         try:
             call()
         except UserError as error:
-            self.console.warn(f"tracking stopped, the run and its record go on: {error}")
+            self.console.warn(f"tracking stopped; the run goes on, and its record keeps all of it: {error}")
 
     def _raise(self, step: int, alerts: Sequence[Alert]) -> None:
         for alert in alerts:
