@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -67,13 +67,25 @@ def _made_by(job: Job, run: Run) -> bool:
     return comparable([word for word in given if not word.startswith("hydra.run.dir=")]) == comparable(job.overrides)
 
 
+def reported(main: Callable[[], None]) -> None:
+    """Run a study's command: bad input and failed jobs end in one message and status 2, Ctrl-C in status 130."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command runs what is missing", file=sys.stderr)
+        sys.exit(130)
+
+
 def run_all(jobs: Sequence[Job], *, workers: int, archive: Archive | None = None) -> None:
     """Run what is neither finished nor archived, ``workers`` at a time, one thread each; archive what is finished.
 
     A folder that holds an unfinished run, or one of other overrides, is moved aside (``NAME.aside``), not overwritten.
 
     Raises:
-        RuntimeError: a job failed; names its log. The others are finished first.
+        UserError: a job failed; names its log. The others are finished first.
     """
     todo = pending(jobs, archive)
     print(f"{len(jobs)} runs, {len(jobs) - len(todo)} already finished, {workers} side by side", flush=True)
@@ -88,7 +100,10 @@ def run_all(jobs: Sequence[Job], *, workers: int, archive: Archive | None = None
                 archive.keep(job.folder, job.overrides)
     if failed:
         job, problem = failed[0]
-        raise RuntimeError(f"{len(failed)} jobs failed; the first: {' '.join(job.command)}: {problem}; see {job.log}")
+        raise UserError(
+            f"{len(failed)} of {len(todo)} jobs failed; the first: {shlex.join(job.command)}: {problem}. "
+            f"See {job.log}; the same command runs what is missing"
+        )
 
 
 def _work(job: Job) -> tuple[Job, str]:

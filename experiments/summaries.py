@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.figures import over_seeds
+from dro_lab.errors import UserError
 from dro_lab.record.read import Run
 from experiments.archive import Archive
 
@@ -70,9 +71,37 @@ def trained(run: Run, metric: str, *, first: int | None = None, last: int | None
     return float(part.mean())
 
 
+LOAD = 1.5
+"""Times that seeds of one setting may differ in seconds for the same work; beyond it the machine's load is measured."""
+LOADED = (
+    f"Seconds are left out: the slowest seed of a setting took more than {LOAD:g} times as long as its fastest for the "
+    "same work, so they tell what else the machine did."
+)
+
+
+def by_load(seconds: Mapping[str, Sequence[float]]) -> bool:
+    """Whether the seeds of some setting differ so much in seconds that these tell the machine's load."""
+    return any(max(of_seeds) > LOAD * min(of_seeds) for of_seeds in seconds.values() if of_seeds)
+
+
 def finished_runs(folders: Sequence[Path], archive: Archive) -> list[Run]:
-    """The runs, each archived or finished on disk: a missing run is an error, not a gap."""
-    return [archive.load(folder) for folder in folders]
+    """The runs, each archived or finished on disk: a missing run is an error, not a gap.
+
+    Raises:
+        UserError: names the runs that are missing.
+    """
+    found, missing = [], []
+    for folder in folders:
+        try:
+            found.append(archive.load(folder))
+        except UserError:
+            missing.append(archive.name(folder))
+    if missing:
+        raise UserError(
+            f"{', '.join(missing)}: neither archived in {archive.file} nor finished below {archive.root}. Leave out "
+            "--tables-only to run what is missing, or name fewer --seeds"
+        )
+    return found
 
 
 def quality_curves(folders: Sequence[Path], archive: Archive) -> list[Curve]:

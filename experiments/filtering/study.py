@@ -12,17 +12,21 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from analysis.steps_to_target import Ratio, ratio_of_medians, steps_to_target
+from analysis.bootstrap import CENSORED, Ratio, ratio_of_medians
+from analysis.target_curves import steps_to_target
 from dro_lab.prefilter.choose import choose
 from dro_lab.record.read import Run
-from experiments.archive import Archive
+from experiments.archive import METRICS, Archive
 from experiments.figures import Panel, draw_curves
-from experiments.runs import Job, pending, run_all
+from experiments.grid import COSTS
+from experiments.runs import Job, pending, reported, run_all
 from experiments.summaries import (
     CONFIDENCE,
+    LOADED,
+    by_load,
     difference,
     evaluated,
     finished_runs,
@@ -39,6 +43,11 @@ ROWS, ROLLOUTS, REST = 512, 8, 0.1
 SHARES = (0.1, 0.25, 0.5)
 LEVELS = (0.6, 0.7, 0.8)
 WINDOW = 3
+BATCH = 64
+"""Rollouts of a step, refills left out."""
+TRAINED_ON = "rollouts/kept_share"
+COSTLY = {TRAINED_ON: "Rollouts trained on", "cost/rollouts": "Rollouts sampled", "cost/tokens": "Tokens sampled"}
+"""Axes beside steps, by metric; runs archived before these were kept have the first alone."""
 OFF = "off"
 FILTERS = (OFF, "dynamic", "dynamic, refill", *(f"static {share:g}" for share in SHARES))
 QUICK, QUICK_FILTERS, QUICK_STEPS = "quick", FILTERS[:2], 24
@@ -76,7 +85,7 @@ def overrides(root: Path, name: str, seed: int) -> list[str]:
 
 
 def archive_of(root: Path) -> Archive:
-    return Archive(home(root) / "runs.jsonl", root)
+    return Archive(home(root) / "runs.jsonl", root, metrics=(*METRICS, *COSTS.values()))
 
 
 def folder_of(root: Path, name: str, seed: int) -> Path:
@@ -116,6 +125,8 @@ def markdown(root: Path, seeds: Sequence[int]) -> str:
         name: {level: [steps_to_target(curve, level, window=WINDOW) for curve in of_seeds] for level in LEVELS}
         for name, of_seeds in curves.items()
     }
+    seconds = {name: [run.summary["seconds"]["total"] for run in of_seeds] for name, of_seeds in runs.items()}
+    loaded = by_load(seconds)
     rows = []
     for name, of_seeds in runs.items():
         hard = over([evaluated(run, "quality", split="ood")[-1][1] for run in of_seeds if _has_ood(run)])
@@ -124,15 +135,15 @@ def markdown(root: Path, seeds: Sequence[int]) -> str:
                 name,
                 over(final[name]),
                 "" if name == OFF else difference(final[name], final[OFF]),
-                *(_steps(reached[name][level], reached[OFF][level], name) for level in LEVELS),
+                *(_cost(reached[name][level], reached[OFF][level], name) for level in LEVELS),
                 hard,
                 f"{over([trained(run, 'filter/dropped_share') for run in of_seeds]).mean:.0%}",
-                f"{over([float(run.metrics['rollouts/kept_share'].sum()) * 64 for run in of_seeds]).mean:.0f}",
-                f"{statistics.median(run.summary['seconds']['total'] for run in of_seeds):.0f} s",
+                f"{over([BATCH * float(run.metrics[TRAINED_ON].sum()) for run in of_seeds]).mean:.0f}",
+                *([] if loaded else [f"{statistics.median(seconds[name]):.0f} s"]),
             ]
         )
     columns = ["filter", "final quality", "against off", *(f"steps to {level}" for level in LEVELS)]
-    columns += ["out of distribution", "dropped", "rollouts trained on", "median run time"]
+    columns += ["out of distribution", "dropped", "rollouts trained on", *([] if loaded else ["median run time"])]
     everything = [run for of_seeds in runs.values() for run in of_seeds]
     note = (
         "Steps: medians over seeds of the first evaluation whose mean of the last 3 reaches the level (a dash: the "
@@ -142,8 +153,37 @@ def markdown(root: Path, seeds: Sequence[int]) -> str:
     if root.name != QUICK:
         kept = ", ".join(f"{share:g}: {_kept(share)}" for share in SHARES)
         note += f" Rows that static kept: {kept} (of {ROWS} rows, {REST:.0%} of the rest added)."
-    lines = [*head("Results", command=COMMAND, seeds=seeds, runs=everything), *table(columns, rows), note]
-    return "\n".join(lines) + "\n"
+    lines = [*head("Results", command=COMMAND, seeds=seeds, runs=everything), *table(columns, rows), note, ""]
+    lines += _costs(runs, reached)
+    lines += [LOADED] if loaded else []
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _costs(runs: Mapping[str, Sequence[Run]], reached: Mapping[str, Mapping[float, Sequence[float]]]) -> list[str]:
+    """What each level cost on the axes beside steps that all runs recorded."""
+    lines = []
+    for axis, words in COSTLY.items():
+        if axis != TRAINED_ON and not all(axis in run.metrics for of_seeds in runs.values() for run in of_seeds):
+            continue
+        spent = {
+            name: {
+                level: [_spent(run, axis, step) for run, step in zip(of_seeds, reached[name][level], strict=True)]
+                for level in LEVELS
+            }
+            for name, of_seeds in runs.items()
+        }
+        rows = [[name, *(_cost(spent[name][level], spent[OFF][level], name) for level in LEVELS)] for name in spent]
+        lines += [f"{words}, medians over seeds to the same evaluation (in brackets off's over this one's):", ""]
+        lines += table(["filter", *(f"to {level}" for level in LEVELS)], rows)
+    return lines
+
+
+def _spent(run: Run, axis: str, step: float) -> float:
+    """What the run had spent after ``step`` steps; `CENSORED` for a level that it never reached."""
+    if step == CENSORED:
+        return CENSORED
+    part = run.metrics[run.metrics["step"] <= step]
+    return BATCH * float(part[axis].sum()) if axis == TRAINED_ON else float(part[axis].to_numpy().max(initial=0.0))
 
 
 def _has_ood(run: Run) -> bool:
@@ -155,9 +195,9 @@ def _kept(share: float) -> int:
     return sum(why is not None for why in choose([0.0] * ROWS, keep_share=share, rest_share=REST))
 
 
-def _steps(mine: Sequence[float], off: Sequence[float], name: str) -> str:
+def _cost(mine: Sequence[float], off: Sequence[float], name: str) -> str:
     median = statistics.median_high(mine)
-    shown = "-" if median == float("inf") else f"{median:.0f}"
+    shown = "-" if median == CENSORED else f"{median:.0f}"
     if name == OFF:
         return shown
     ratio: Ratio = ratio_of_medians(off, mine, confidence=CONFIDENCE, resamples=10_000, seed=0)
@@ -193,4 +233,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    reported(main)

@@ -17,7 +17,7 @@ from dro_lab.record.read import Run
 from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
 from experiments.gating import policies
-from experiments.runs import Job, pending, run_all
+from experiments.runs import Job, pending, reported, run_all
 from experiments.summaries import evaluated, finished_runs, head, over, quality_curves, table, trained
 
 HERE = Path(__file__).parent
@@ -185,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    reported(main)

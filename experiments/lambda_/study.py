@@ -11,6 +11,7 @@ from pathlib import Path
 from experiments import short_policies
 from experiments.grid import Found, Grid, Setting, main
 from experiments.knob_table import against
+from experiments.runs import reported
 from experiments.summaries import over, table
 
 LOWS, HIGHS = (0.0, 0.05, 0.2), (0.7, 0.85, 1.0)
@@ -54,4 +55,4 @@ STUDY = Grid(
 )
 
 if __name__ == "__main__":
-    main(STUDY, __doc__)
+    reported(lambda: main(STUDY, __doc__))

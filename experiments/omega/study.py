@@ -15,6 +15,7 @@ from experiments import short_policies
 from experiments.grid import Found, Grid, Place, Setting, main
 from experiments.knob_table import against
 from experiments.omega import step0
+from experiments.runs import reported
 from experiments.summaries import table
 
 OMEGAS = (0, 1, 2, 4, 8)
@@ -97,4 +98,4 @@ STUDY = Grid(
 )
 
 if __name__ == "__main__":
-    main(STUDY, __doc__)
+    reported(lambda: main(STUDY, __doc__))

@@ -19,6 +19,7 @@ from experiments import short_policies
 from experiments.probe import beds, figure, table
 from experiments.probe.beds import Bed
 from experiments.probe.ranking import Setting, settings_of
+from experiments.runs import reported
 
 HERE = Path(__file__).parent
 PROBES = HERE / "probes.jsonl"
@@ -92,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    reported(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dro_lab.record.read import load_run
 from experiments.r3_vs_avg_prob import figure, step0, table
-from experiments.runs import Job, run_all
+from experiments.runs import Job, reported, run_all
 
 HERE = Path(__file__).parent
 BASELINE_STEPS, STEPS = 100, 48
@@ -88,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    reported(main)

@@ -16,7 +16,7 @@ from analysis.steps_to_target import ratio_of_medians, steps_to_target
 from dro_lab.record.read import Run
 from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
-from experiments.runs import Job, run_all
+from experiments.runs import Job, reported, run_all
 from experiments.summaries import (
     CONFIDENCE,
     RESAMPLES,
@@ -200,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    reported(main)

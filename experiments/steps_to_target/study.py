@@ -24,7 +24,8 @@ from experiments.grid import (
     show_cost,
     show_ratio,
 )
-from experiments.summaries import over, table
+from experiments.runs import reported
+from experiments.summaries import LOADED, by_load, over, table
 
 BASELINE, OURS = "avg_prob", "r3"
 MINIMUM_GAIN = 0.1
@@ -76,6 +77,7 @@ def page(found: Found) -> list[str]:
         "with its seeds in the resamples. Tokens are sampled completion tokens; seconds are sampling, scoring and "
         "training of one of two runs side by side on a busy machine.",
         "",
+        *([LOADED, ""] if any(_loaded(found.arms(setting.name)) for setting in SETTINGS) else []),
         *_summary(found),
     ]
     for setting in SETTINGS:
@@ -99,7 +101,7 @@ def _summary(found: Found) -> list[str]:
                     setting.title,
                     len(arms[OURS].seeds),
                     f"{chosen.level:.2f}, {called}" if valid else f"none ({chosen.level:.2f})",
-                    *(show_ratio(ratios[axis]) if axis in ratios else "" for axis in AXES),
+                    *(show_ratio(ratios[axis]) if axis in ratios else "left out" * _loaded(arms) for axis in AXES),
                     verdict_of(ratios, valid=valid),
                 ]
             )
@@ -108,8 +110,14 @@ def _summary(found: Found) -> list[str]:
 
 
 def _axes(arms: Mapping[str, Arm]) -> list[str]:
-    """The axes that every arm has."""
-    return [axis for axis in AXES if all(axis in arm.x_SE for arm in arms.values())]
+    """The axes that every arm has; without seconds where these tell the machine's load."""
+    shown = [axis for axis in AXES if axis != "seconds" or not _loaded(arms)]
+    return [axis for axis in shown if all(axis in arm.x_SE for arm in arms.values())]
+
+
+def _loaded(arms: Mapping[str, Arm]) -> bool:
+    """All runs train as many steps, so their seconds at the end are of the same work."""
+    return by_load({name: arm.end_SE["seconds"][:, -1].tolist() for name, arm in arms.items() if "seconds" in arm.x_SE})
 
 
 def verdict_of(ratios: Mapping[str, Verdict], *, valid: bool) -> str:
@@ -176,4 +184,4 @@ STUDY = Grid(
 )
 
 if __name__ == "__main__":
-    main(STUDY, __doc__)
+    reported(lambda: main(STUDY, __doc__))

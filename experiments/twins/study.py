@@ -13,7 +13,7 @@ from pathlib import Path
 from dro_lab.record.read import Run
 from experiments.archive import Archive
 from experiments.figures import Panel, draw_curves
-from experiments.runs import Job, run_all
+from experiments.runs import Job, reported, run_all
 from experiments.summaries import difference, evaluated, finished_runs, head, over, quality_curves, table, trained
 
 HERE = Path(__file__).parent
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    reported(main)

@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import json
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,15 +14,17 @@ from dro_lab.config import check
 from dro_lab.data.__main__ import compose
 from dro_lab.errors import UserError
 from dro_lab.record.read import load_run
+from dro_lab.record.summary import write_summary
 from experiments.archive import Archive
 from experiments.dro_parts import study as dro_parts
 from experiments.figures import Panel, draw_curves
 from experiments.filtering import study as filtering
 from experiments.gating import study as gating
-from experiments.runs import Job, pending
+from experiments.runs import Job, _aside, pending, reported, run_all
 from experiments.summaries import difference, evaluated, over, trained
 from experiments.twins import study as twins
 from tests.cli_fixture import run_main, save_policy, small_run
+from tests.record_fixture import summary
 
 
 def test_a_mean_over_seeds_has_an_interval_that_covers_it_and_leaves_out_what_was_not_measured():
@@ -134,6 +138,115 @@ def test_a_finished_run_of_other_overrides_is_not_taken_for_the_jobs(tmp_path, p
 def test_what_is_neither_archived_nor_finished_is_an_error(tmp_path):
     with pytest.raises(UserError):
         Archive(tmp_path / "runs.jsonl", tmp_path).load(tmp_path / "nowhere")
+
+
+# ------------------------------------------------------------------------------------------------ filtering's page
+
+
+def planted(run: str, *, trained_on: float, **metrics: list[float]) -> str:
+    """A run of 40 steps as the archive keeps it: quality .3, and .9 from step 16 on."""
+    evals = [[step, "validation", "sampled", "quality", 0.9 if step >= 16 else 0.3] for step in range(0, 41, 4)]
+    kept = {"filter/dropped_share": [0.0] * 40, "rollouts/kept_share": [trained_on] * 40, **metrics}
+    named = {"run": run, "overrides": [], "commit": "0" * 40, "seconds": 60.0, "metric": "facts_right", "alarms": []}
+    return json.dumps({**named, "evals": evals, "metrics": kept}) + "\n"
+
+
+def filtering_page(root: Path, **metrics: list[float]) -> str:
+    root.mkdir(exist_ok=True)
+    lines = [planted(f"off_s{seed}", trained_on=1.0, **metrics) for seed in (0, 1)]
+    lines += [planted(f"dynamic_s{seed}", trained_on=0.5, **metrics) for seed in (0, 1)]
+    (root / "runs.jsonl").write_text("".join(lines))
+    return filtering.markdown(root, [0, 1])
+
+
+def test_the_filters_page_says_what_a_level_cost_in_rollouts_too(tmp_path):
+    text = filtering_page(tmp_path / "quick")
+    # means of three evaluations reach .6 at step 20 (of .3, .9, .9 the mean is .7), .8 at 24: 64 rollouts a step
+    assert "| off | 0.90 [0.90, 0.90] |  | 20 | 20 | 24 |" in text
+    assert "| off | 1280 | 1280 | 1536 |" in text
+    assert "| dynamic | 640 (2.00 [2.00, 2.00]) | 640 (2.00 [2.00, 2.00]) | 768 (2.00 [2.00, 2.00]) |" in text
+    assert "60 s" in text
+    assert "Tokens sampled" not in text, "rows that were archived before have no tokens"
+    told = filtering_page(tmp_path / "quick", **{"cost/tokens": [1000.0 * step for step in range(1, 41)]})
+    assert "Tokens sampled" in told
+    assert "| off | 20000 | 20000 | 24000 |" in told
+
+
+@pytest.mark.parametrize("study", [filtering, gating], ids=["filtering", "gating"])
+def test_tables_of_what_is_missing_are_one_message(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["study", "--quick", "--tables-only", f"--outputs={tmp_path}"])
+    with pytest.raises(SystemExit) as ended:
+        reported(study.main)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    for word in ("_s0", "_s1", "--tables-only", str(tmp_path / "quick")):
+        assert word in said
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+# ------------------------------------------------------------------------------------------------ running jobs
+
+
+def small_record(folder: Path, made_by: list[str], **fields: Any) -> None:
+    """A finished run's record, as far as a study reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_summary(folder / "summary.json", summary(status="finished", **fields))
+    (folder / "env.json").write_text(json.dumps({"command": shlex.join(["dro_lab/run.py", *made_by]), "git": {}}))
+
+
+class Inline:
+    """A pool of workers in this process."""
+
+    def __init__(self, workers: int, mp_context: Any) -> None:
+        self.map = map
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+def test_a_study_runs_what_is_missing_and_names_what_failed(tmp_path, monkeypatch, capsys):
+    jobs = [Job(folder=tmp_path / name, overrides=[f"seed={seed}"]) for seed, name in enumerate("abc")]
+    small_record(jobs[0].folder, ["seed=0"])
+    jobs[2].folder.mkdir()
+    (jobs[2].folder / "half").touch()
+    ran = []
+
+    def run(job: Job) -> None:
+        ran.append(job.folder.name)
+        print("said")
+        if job.folder.name == "b":
+            raise ValueError("no such thing")
+        small_record(job.folder, list(job.overrides))
+
+    monkeypatch.setattr("experiments.runs.ProcessPoolExecutor", Inline)
+    monkeypatch.setattr("experiments.runs.run_in_process", run)
+    monkeypatch.setattr("sys.argv", ["study"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(UserError) as failed:
+        run_all(jobs, workers=2)
+    assert ran == ["b", "c"], "what failed ends nothing, what is finished is not run again"
+    for word in ("1 of 2 jobs failed", "seed=1", "ValueError: no such thing", "b.log", "the same command"):
+        assert word in str(failed.value)
+    assert "Traceback" in jobs[1].log.read_text()
+    assert jobs[2].log.read_text() == "said\n"
+    assert (tmp_path / "c.aside" / "half").exists(), "an unfinished run is moved aside, not overwritten"
+    assert "3 runs, 1 already finished, 2 side by side" in capsys.readouterr().out
+
+    ran.clear()
+    monkeypatch.setattr("experiments.runs.run_in_process", lambda job: small_record(job.folder, list(job.overrides)))
+    run_all(jobs, workers=2)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["a", "b", "b.aside", "c", "c.aside"]
+
+
+def test_what_is_moved_aside_never_covers_what_was_moved_before(tmp_path):
+    for name in ("run", "run.aside", "run.aside1"):
+        (tmp_path / name).mkdir()
+    assert _aside(tmp_path / "run") == tmp_path / "run.aside2"
 
 
 @pytest.fixture(scope="module")

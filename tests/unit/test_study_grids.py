@@ -31,6 +31,7 @@ from experiments.grid import Grid, Place
 from experiments.omega import step0
 from experiments.omega import study as omega
 from experiments.steps_to_target import study as claim
+from experiments.summaries import by_load
 
 LAMBDA = importlib.import_module("experiments.lambda_.study")
 STUDIES: dict[str, Grid] = {"steps_to_target": claim.STUDY, "omega": omega.STUDY, "lambda_": LAMBDA.STUDY}
@@ -282,6 +283,20 @@ def test_the_page_of_the_claim_has_the_planted_ratios_and_names_what_is_missing(
     assert shown[1] == "ParaRev twin,r3,0,0,0.300000"
     assert len(shown) == 1 + 8 * 16
     assert (place.page / "curves.png").stat().st_size > 10_000
+
+
+def test_seconds_that_tell_the_machines_load_are_left_out_of_the_claim(tmp_path):
+    place = place_of(claim.STUDY, tmp_path)
+    runs = {f"pararev/avg_prob_s{seed}": entry(rising(36)) for seed in (0, 1)}
+    runs |= {f"pararev/r3_s{seed}": entry(rising(16), seconds=1.0 + 0.6 * seed) for seed in (0, 1)}
+    runs |= {f"finqa/{arm}_s{seed}": entry(rising(8)) for seed in (0, 1) for arm in ("r3", "avg_prob")}
+    archive(claim.STUDY, place, runs)
+    text = grid.publish(claim.STUDY, place, claim.SETTINGS, [0, 1])
+    assert "| ParaRev twin | 2 | 0.90, avg_prob's end | 2.00 [2.00, 2.00] | 2.00 [2.00, 2.00] | left out |" in text
+    assert "| FinQA twin | 2 | 0.90, avg_prob's end | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] | 1.00" in text
+    assert text.count("Seconds are left out: the slowest seed of a setting took more than 1.5 times") == 1
+    assert not by_load({"r3": [2.0, 3.0], "avg_prob": [9.0]}), "1.5 times is the limit"
+    assert by_load({"r3": [2.0, 3.01]})
 
 
 def test_a_run_of_an_older_definition_is_missing(tmp_path):
