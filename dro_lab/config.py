@@ -34,6 +34,7 @@ GROUPS = (
     "evaluation",
     "health",
     "tracking",
+    "launch",
     "scale",
 )
 """The config groups of a run; `--help` has a line on each."""
@@ -68,6 +69,7 @@ class Root:
     evaluation: Any = MISSING
     health: Any = MISSING
     tracking: Any = MISSING
+    launch: Any = MISSING
 
 
 ConfigStore.instance().store(name="root_schema", node=Root, provider="dro_lab")

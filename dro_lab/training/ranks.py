@@ -1,33 +1,83 @@
-"""Advantages over the whole batch: an estimator that whitens over it must see the rollouts of all ranks."""
+"""Where a run has several ranks, its pipeline still sees the whole batch.
+
+Groups never straddle ranks, but thresholds that run along (``tau=auto``), moving averages, quotas and whitening are
+about all groups of a step. So each rank measures its own rollouts, all exchange them, and each computes rewards, gate,
+filter and advantages of the whole batch: pure functions of tensors on the CPU. Every rank comes to the same decisions
+and the same memory as one process would, and takes its own prompts' part.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
-from dro_lab.types import AdvantageEstimator, Rewards
+from dro_lab.launch.group import Ranks
+from dro_lab.pipeline import Pipeline, Scored, State
+from dro_lab.training.joined import joined, part, stacked
+from dro_lab.types import AdvantageEstimator, Rewards, RolloutGroups, TokenStats
+
+T = TypeVar("T")
 
 
-def over_all_ranks(accelerator: Any) -> Callable[[AdvantageEstimator], AdvantageEstimator]:
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What one rank measured."""
+
+    groups: RolloutGroups
+    stats: TokenStats
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimated:
+    """What estimators read of one rank."""
+
+    rewards: Rewards
+    keep_PG: Tensor
+    loss_mask_PGC: Tensor
+
+
+def score_together(
+    pipeline: Pipeline, groups: RolloutGroups, stats: TokenStats, state: State | None, ranks: Ranks
+) -> Scored:
+    """Stage A over all ranks; the result holds this rank's prompts, and the state after the whole batch."""
+    if ranks.count == 1:
+        return pipeline.score(groups, stats, state)
+    everybody = joined(ranks.all(_Measured(groups, stats)))
+    whole = pipeline.score(everybody.groups, everybody.stats, state)
+    own = part(whole, ranks.index, groups.shape[0], _widths(groups, stats))
+    return replace(own, groups=groups, stats=stats)
+
+
+def _widths(*measured: Any) -> dict[str, int]:
+    """The rank's own sizes by suffix letter."""
+    found: dict[str, int] = {}
+    for values in measured:
+        for name in values.__dataclass_fields__:
+            value, axes = getattr(values, name), name.rpartition("_")[2]
+            if isinstance(value, Tensor) and axes.isupper() and value.dim() == len(axes):
+                found |= dict(zip(axes, value.shape, strict=True))
+    return found
+
+
+def over_all_ranks(ranks: Ranks) -> Callable[[AdvantageEstimator], AdvantageEstimator]:
     """Makes an estimator one that is called with what all ranks sampled, and gives each rank its own prompts' part.
 
-    Groups never straddle ranks, so an estimator that looks at a group at a time gives the same as without. On one rank
-    it stays the estimator itself.
+    On one rank it stays the estimator itself.
     """
 
     def made(estimate: AdvantageEstimator) -> AdvantageEstimator:
-        if accelerator.num_processes == 1:
+        if ranks.count == 1:
             return estimate
 
         def estimated(rewards: Rewards, keep_PG: Tensor, loss_mask_PGC: Tensor) -> Tensor:
-            whole = _gathered_rewards(rewards, accelerator)
-            keep, mask = _gathered(keep_PG, accelerator), _gathered(loss_mask_PGC, accelerator)
-            first = accelerator.process_index * len(keep_PG)
-            own: Tensor = estimate(whole, keep, mask)[first : first + len(keep_PG)]
+            lean = replace(rewards, token_weights_PR=None, parts={}, metrics={})  # what is for reports stays at home
+            whole = joined(ranks.all(_Estimated(lean, keep_PG, loss_mask_PGC)))
+            first = ranks.index * len(keep_PG)
+            advantages = estimate(whole.rewards, whole.keep_PG, whole.loss_mask_PGC)
+            own: Tensor = advantages[first : first + len(keep_PG)]
             return own if own.dim() == 2 else own[..., : loss_mask_PGC.shape[-1]]
 
         return estimated
@@ -35,22 +85,9 @@ def over_all_ranks(accelerator: Any) -> Callable[[AdvantageEstimator], Advantage
     return made
 
 
-def _gathered_rewards(rewards: Rewards, accelerator: Any) -> Rewards:
-    """What estimators read; what is for reports only is left out."""
-    whole = replace(rewards, outcome_PG=_gathered(rewards.outcome_PG, accelerator), token_weights_PR=None, parts={})
-    if rewards.process_PGC is None or rewards.process_mask_PGC is None:
-        return whole
-    return replace(
-        whole,
-        process_PGC=_gathered(rewards.process_PGC, accelerator),
-        process_mask_PGC=_gathered(rewards.process_mask_PGC, accelerator),
-    )
-
-
-def _gathered(tensor: Tensor, accelerator: Any) -> Tensor:
-    """The prompts of all ranks, one rank behind the other; tokens padded with 0 to the widest."""
-    number = (tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor).to(accelerator.device)
-    if number.dim() == 3:
-        number = accelerator.pad_across_processes(number, dim=2)
-    whole: Tensor = accelerator.gather(number).to(tensor.device, tensor.dtype)
-    return whole
+def whole_step(step: T, advantages_PG: Tensor, ranks: Ranks) -> tuple[T, Tensor]:
+    """The scored step and the advantages of all ranks, for the record and for monitors: on every rank the same."""
+    if ranks.count == 1:
+        return step, advantages_PG
+    found = ranks.all((step, advantages_PG))
+    return joined([one for one, _ in found]), stacked([advantages for _, advantages in found])

@@ -11,11 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from dro_lab.launch.group import Ranks
 from dro_lab.pipeline import Pipeline, Scored, State
 from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import ReasoningFormat, SplitGroups, Splitter, thinking_mode
 from dro_lab.scoring.stats import FIELDS, Quality, Verdicts, collect, scored_with
 from dro_lab.training.policies import Policies
+from dro_lab.training.ranks import score_together
 from dro_lab.types import Need, Prompt, RolloutGroups, Row, Stat, TokenStats
 
 
@@ -63,6 +65,7 @@ class RolloutScorer:
         self.tokenizer, self.fmt, self.pipeline, self.scorer = tokenizer, fmt, pipeline, scorer
         self.quality, self.verdicts, self.policies = quality, verdicts, policies or Policies()
         self.state: State = {}
+        self.ranks = Ranks()  # the trainer says which there are
         self.chat_template_kwargs = dict(chat_template_kwargs)
         self.splitter = Splitter(tokenizer, fmt, eos_token_ids=eos_token_ids)
 
@@ -144,7 +147,9 @@ class RolloutScorer:
             verdicts=self.verdicts,
         )
         assert stats.verifier_PG is not None
-        scored = self.pipeline.score(groups, _only(stats, needs), self.state)
+        # all ranks evaluate the same rows; in training each has its own
+        everyone = Ranks() if held_out else self.ranks
+        scored = score_together(self.pipeline, groups, _only(stats, needs), self.state, everyone)
         if not held_out:
             self.state = scored.state
         return ScoredStep(

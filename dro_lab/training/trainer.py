@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
+from dro_lab.launch.group import ranks
 from dro_lab.training.arguments import placeholder
 from dro_lab.training.clock import PartClock
 from dro_lab.training.colocated import starting_vllm
@@ -27,7 +28,7 @@ from dro_lab.training.empty_update import SkipEmptyUpdate
 from dro_lab.training.finite_steps import FiniteSteps
 from dro_lab.training.greedy import greedy_decoding
 from dro_lab.training.nonfinite import FiniteGuard
-from dro_lab.training.ranks import over_all_ranks
+from dro_lab.training.ranks import over_all_ranks, whole_step
 from dro_lab.training.refill import Refill
 from dro_lab.training.rollouts import RolloutScorer, ScoredStep
 from dro_lab.types import Row
@@ -66,6 +67,7 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
         self._sampled_at = -1  # updates done when it last sampled
         with starting_vllm(self):
             super().__init__(reward_funcs=[placeholder(scoring.pipeline.reward.name)], **kwargs)
+        self.ranks = scoring.ranks = ranks()
         self._kl_weight = self.beta
         self.add_callback(SkipEmptyUpdate(self))
         self.guard.watch(self.policy)
@@ -106,7 +108,7 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
             shape = step.scored.groups.shape
             loss_mask_BT = loss_mask(batch)
             mask_PGC = loss_mask_BT.bool().cpu().unflatten(0, shape)
-            advantages = self.scoring.pipeline.advantages(step.scored, mask_PGC, over_all_ranks(self.accelerator))
+            advantages = self.scoring.pipeline.advantages(step.scored, mask_PGC, over_all_ranks(self.ranks))
             advantages = self.guard.advantages(advantages)
             rows = as_rows(advantages, width=loss_mask_BT.shape[1])
             batch["advantages"] = rows.to(batch["completion_ids"].device)
@@ -116,7 +118,7 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
             # gradients of several sampling rounds may add up to one update: one of them that teaches is enough
             self.nothing_kept = empty and (self.nothing_kept or self.state.global_step != self._sampled_at)
             self._sampled_at = self.state.global_step
-            for name, value in self.observer(step, per_rollout(advantages)).items():
+            for name, value in self.observer(*whole_step(step, per_rollout(advantages), self.ranks)).items():
                 self._metrics["train"][name].append(value)
         return batch
 

@@ -89,7 +89,7 @@ def checked(cfg: Any, group: str, name: str, folder: Path) -> None:
 
 BUILD: dict[str, Callable[[Any, str, str, Path], None]] = {
     **dict.fromkeys(("reward", "gating", "filtering", "advantage", "judge"), function),
-    **dict.fromkeys(("rollout", "scorer", "evaluation", "scale", *ADDED), checked),
+    **dict.fromkeys(("rollout", "scorer", "evaluation", "launch", "scale", *ADDED), checked),
     "dataset": data,
     "algorithm": trl,
     "model": model,

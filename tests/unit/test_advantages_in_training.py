@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from dro_lab.advantages.leave_one_out import leave_one_out
 from dro_lab.advantages.mean_baseline import mean_baseline
 from dro_lab.advantages.reinforce_pp import reinforce_pp
 from dro_lab.advantages.reinforce_pp_baseline import reinforce_pp_baseline
+from dro_lab.launch.group import Ranks
 from dro_lab.pipeline import has_signal, step_metrics
 from dro_lab.training.ranks import over_all_ranks
 from dro_lab.training.refill import Prompts, Refill
@@ -114,27 +114,17 @@ def test_a_group_that_only_its_process_can_teach_is_no_group_without_signal():
 # ------------------------------------------------------------------------------------------------ several ranks
 
 
-class Rank:
-    """One of several threads that stand for ranks: as much of an Accelerator as is used."""
+def exchange(index, barrier, board):
+    """How the threads that stand for ranks tell each other what they have."""
 
-    def __init__(self, index, barrier, board):
-        self.process_index, self.num_processes, self.device = index, barrier.parties, torch.device("cpu")
-        self._barrier, self._board = barrier, board
-
-    def _all(self, value):
-        self._board[self.process_index] = value
-        self._barrier.wait()
-        values = list(self._board)
-        self._barrier.wait()
+    def all_values(value):
+        board[index] = value
+        barrier.wait()
+        values = list(board)
+        barrier.wait()
         return values
 
-    def gather(self, tensor):
-        return torch.cat(self._all(tensor))
-
-    def pad_across_processes(self, tensor, dim):
-        assert dim == 2
-        width = max(self._all(tensor.shape[2]))
-        return torch.nn.functional.pad(tensor, (0, width - tensor.shape[2]))
+    return Ranks(index, barrier.parties, all_values)
 
 
 def on_ranks(estimator, parts):
@@ -142,7 +132,7 @@ def on_ranks(estimator, parts):
     barrier, board, found = threading.Barrier(len(parts), timeout=60), [None] * len(parts), [None] * len(parts)
 
     def work(index):
-        found[index] = over_all_ranks(Rank(index, barrier, board))(estimator)(*parts[index])
+        found[index] = over_all_ranks(exchange(index, barrier, board))(estimator)(*parts[index])
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(parts))]
     for thread in threads:
@@ -183,7 +173,7 @@ def test_ranks_together_give_what_one_gives_with_all_prompts(estimator, process)
 
 
 def test_on_one_rank_the_estimator_is_left_as_it_is():
-    assert over_all_ranks(SimpleNamespace(num_processes=1))(group_norm) is group_norm
+    assert over_all_ranks(Ranks())(group_norm) is group_norm
 
 
 # ------------------------------------------------------------------------------------------------ TRL's batch
