@@ -13,7 +13,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,8 @@ class Panel:
     metric: str
     evaluated: bool = False
     share: bool = False
+    either: bool = False  # where no run evaluated it, the training metric of that name
+    hint: str = ""  # what measures it
 
 
 PANELS = (
@@ -48,9 +50,16 @@ PANELS = (
     Panel(title="Filter: rollouts dropped, share", metric="filter/dropped_share", share=True),
     Panel(title="Reasoning, tokens", metric="rollouts/reasoning_tokens"),
     Panel(title="Entropy a token, nats", metric="entropy"),
-    Panel(title="KL to the policy before training", metric="kl"),
+    Panel(
+        title="KL to the policy before training",
+        metric="kl",
+        evaluated=True,
+        either=True,
+        hint="evaluation.kl=true measures it",
+    ),
 )
-"""KL is logged where it is in the loss (`algorithm.beta` above 0)."""
+"""KL is evaluated where a run keeps the policy before training (`evaluation.kl`), and logged where it is in the loss
+(`algorithm.beta` above 0)."""
 
 
 def draw(
@@ -80,6 +89,7 @@ def draw(
     check_comparable(runs)
     by_label(runs)
     labels = list(dict.fromkeys(label_of(runs).values()))
+    panels = [_found(panel, runs) for panel in panels]
     parts = [_means(_measured(runs, panel, x), panel, smooth=smooth, confidence=confidence) for panel in panels]
     frame = pd.concat(parts, ignore_index=True)
     styles = looks(labels)
@@ -91,7 +101,7 @@ def draw(
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
             axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             if part.empty:
-                _say(axis, f"nobody logged {panel.metric}")
+                _say(axis, "\n".join(filter(None, (f"nobody logged {panel.metric}", panel.hint))))
             if panel.share and len(part):
                 axis.set_ylim(0, max(0.05, 1.05 * float(np.nanmax(part[["value", "high"]].to_numpy(dtype=float)))))
             for label in labels:
@@ -105,10 +115,19 @@ def draw(
     return Drawn(figure, frame, _page(frame, labels, panels, head=origin(runs, command=command)))
 
 
+def _found(panel: Panel, runs: Sequence[Run]) -> Panel:
+    """The panel as these runs can fill it."""
+    return replace(panel, evaluated=False) if panel.either and not _having(runs, panel.metric) else panel
+
+
+def _having(runs: Sequence[Run], metric: str) -> list[Run]:
+    return [run for run in runs if len(run.evals) and (run.evals["metric"] == metric).any()]
+
+
 def _measured(runs: Sequence[Run], panel: Panel, x: str) -> pd.DataFrame:
     if not panel.evaluated:
         return metrics_of(runs, panel.metric, x=x)
-    having = [run for run in runs if len(run.evals) and (run.evals["metric"] == panel.metric).any()]
+    having = _having(runs, panel.metric)
     if not having:
         return metrics_of([], panel.metric)
     names = label_of(runs)  # labels of all runs: fewer would be named by less

@@ -237,7 +237,9 @@ class Run:
     def _policies(self, model: Any) -> Policies:
         built = self.built
         policies = Policies(
-            scored_by=self.cfg.scored_by, lag=self.cfg.lag, judged_by_reference=built.judge.asks_reference
+            scored_by=self.cfg.scored_by,
+            lag=self.cfg.lag,
+            judged_by_reference=built.judge.asks_reference or built.evaluation.kl is True,
         )
         policies.start(model)
         built.judge.attach(

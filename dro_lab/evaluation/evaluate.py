@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dro_lab.evaluation.corpus import corpus_estimates
+from dro_lab.evaluation.divergence import kl_to_start
 from dro_lab.evaluation.intervals import FloatArray, mean_over_rows
 from dro_lab.evaluation.passk import pass_at_k
 from dro_lab.evaluation.reasoning import certainty, prefix_needs, reasoning_metrics
@@ -135,10 +136,29 @@ class Evaluator:
             result.scored.groups,
             quality_PG=result.quality_PG,
             base=base,
-            more=_scored(result, settings),
+            more={**_scored(result, settings), **self._kl(rows, completion_ids, first=base is None)},
         )
         evaluation = Evaluation(step=step, parts=[headline], step_result=result)
         return self.with_extras(evaluation, base) if extras else evaluation
+
+    def _kl(
+        self, rows: Sequence[Row], completion_ids: Sequence[Sequence[int]], *, first: bool
+    ) -> dict[str, FloatArray]:
+        """Per row: the divergence from the policy before training, where the run keeps that one; 0 before training."""
+        policies = {} if self.settings.kl is False else self.scoring.policies.models(self.model(), step=None)
+        if "reference" not in policies:
+            return {}
+        if first:
+            return {"kl": np.zeros(len(rows))}
+        with self.autocast():
+            found = kl_to_start(
+                policies["current"],
+                policies["reference"],
+                self.scoring.prompt_ids(rows),
+                completion_ids,
+                group_size=self.settings.samples,
+            )
+        return {"kl": found}
 
     def with_extras(self, evaluation: Evaluation, base: Evaluation | None = None) -> Evaluation:
         """The evaluation with the parts that it lacks; the policy must not have changed since."""

@@ -25,6 +25,7 @@ METRICS = (
     "certain_share",
     "gate_rejected_share",
     "filter_dropped_share",
+    "kl",
     "truncated_share",
     "malformed_share",
 )
@@ -33,9 +34,9 @@ METRICS = (
 OF_PREFIXES = ("certain_at", "certain_share")
 """Measured where the reference is scored after prefixes of the reasoning (`evaluation.certainty`)."""
 
-SCORED = ("reward", "reflective_share", "gate_rejected_share", "filter_dropped_share", *OF_PREFIXES)
+SCORED = ("reward", "reflective_share", "gate_rejected_share", "filter_dropped_share", "kl", *OF_PREFIXES)
 """Measured on sampled answers of `evaluation.split` alone: they need the reward, which compares the answers to one
-prompt, or the reference's probabilities."""
+prompt, the reference's probabilities, or a forward of their own."""
 
 COMPARED = ("win_rate", "order_disagreement", "win_unknown_share")
 """Measured against the policy before training."""
@@ -67,6 +68,7 @@ class EvaluationSettings:
     certainty: Literal["auto"] | bool
     certain: float
     certain_points: int
+    kl: Literal["auto"] | bool
     token_rows: int
 
 
@@ -108,6 +110,11 @@ def evaluation_settings(values: Mapping[str, Any]) -> EvaluationSettings:
         raise UserError(
             f"evaluation.certainty={values['certainty']}: must be auto, true or false; auto measures it where the "
             "reward scores prefixes of the reasoning, true always"
+        )
+    if values["kl"] != "auto" and not isinstance(values["kl"], bool):
+        raise UserError(
+            f"evaluation.kl={values['kl']}: must be auto, true or false; true keeps a copy of the policy before "
+            "training and measures how far training went from it, auto measures it where a run keeps that copy anyway"
         )
     choice("evaluation.split", values["split"], SPLITS, todo="held-out rows are in validation and test")
     flag("evaluation.greedy", values["greedy"], todo="true also measures the likeliest answer of each row")
@@ -219,6 +226,11 @@ def check_objective(
         raise UserError(
             "objective=reflective_share with evaluation.samples=1: it compares the answers to one prompt; "
             "set evaluation.samples to at least 2"
+        )
+    if metric == "kl" and settings.kl is not True:
+        raise UserError(
+            f"objective={objective} with evaluation.kl={str(settings.kl).lower()}: it may not be measured; set "
+            "evaluation.kl=true"
         )
     off = settings.certainty is False or (settings.certainty == "auto" and prefixes is False)
     if metric in OF_PREFIXES and off:

@@ -49,6 +49,7 @@ def settings(**changes: Any) -> EvaluationSettings:
         ({"certain": "very"}, "evaluation.certain=very: must be a number"),
         ({"certain_points": 0}, "evaluation.certain_points=0: must be a whole number of at least 1"),
         ({"certainty": "always"}, "evaluation.certainty=always: must be auto, true or false; .*scores prefixes"),
+        ({"kl": "always"}, "evaluation.kl=always: must be auto, true or false"),
         ({"certainty": 1}, "evaluation.certainty=1: must be auto, true or false"),
     ],
 )
@@ -149,3 +150,10 @@ def test_what_needs_two_policies_or_two_answers_is_refused_without():
         check_objective("win_rate/greedy", steps=0, settings=settings())
     with pytest.raises(UserError, match=r"evaluation.samples to at least 2"):
         check_objective("reflective_share", steps=1, settings=settings(samples=1))
+
+
+def test_kl_is_an_objective_only_where_it_is_surely_measured():
+    check_objective("kl", steps=1, settings=settings(kl=True), figures=())
+    for value in ("auto", False):
+        with pytest.raises(UserError, match=r"evaluation.kl=\w+: it may not be measured; set evaluation.kl=true"):
+            check_objective("kl", steps=1, settings=settings(kl=value), figures=())
