@@ -31,27 +31,27 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def check_uri(uri: object) -> str:
+def check_uri(uri: object, *, key: str = "tracking.uri") -> str:
     """``uri`` itself. It is recorded, so it may not hold a password.
 
     Raises:
         UserError: not the URI of a store, or one with a password or a user of a server, which is not shown.
     """
     if not isinstance(uri, str):
-        raise UserError(f"tracking.uri={uri}: must be a text or null; put quotes around it")
+        raise UserError(f"{key}={uri}: must be a text or null; put quotes around it")
     try:
         parts = urlsplit(uri)
         secret = parts.password or (parts.username if uri.startswith("http") else None)
     except ValueError:
-        raise UserError("tracking.uri: cannot be read as an address; give sqlite:///PATH or http://HOST:PORT") from None
+        raise UserError(f"{key}: cannot be read as an address; give sqlite:///PATH or http://HOST:PORT") from None
     if secret or "@" in parts.netloc.rpartition("@")[0]:
         raise UserError(
-            "tracking.uri: must not hold a user or a password, since it is recorded. Export MLFLOW_TRACKING_USERNAME "
+            f"{key}: must not hold a user or a password, since it is recorded. Export MLFLOW_TRACKING_USERNAME "
             "and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) for a server, PGPASSWORD or the client's password "
             "file for a database"
         )
     if "://" not in uri and uri != "databricks":
-        raise UserError(f"tracking.uri={uri!r} is not a URI: give sqlite:///PATH or http://HOST:PORT, {WAY_OUT}")
+        raise UserError(f"{key}={uri!r} is not a URI: give sqlite:///PATH or http://HOST:PORT, {WAY_OUT}")
     return uri
 
 

@@ -22,19 +22,21 @@ from dro_lab.checks import flag, number
 from dro_lab.errors import UserError
 from dro_lab.record import Estimate
 from dro_lab.tracking import EndStatus
-from dro_lab.tracking.database import WAY_OUT, check_store, check_uri, explain, opening, sqlite_path
+from dro_lab.tracking.database import WAY_OUT, check_store, check_uri, explain, sqlite_path
 from dro_lab.tracking.killed import close_killed, process_tags
 from dro_lab.tracking.names import MAX_TAG, clean, flatten
 from dro_lab.tracking.note import Note, State, now_ms, read_note, write_note
 from dro_lab.tracking.store import (
     Place,
     Point,
+    artifact_root,
     described,
     end_run,
     eval_names,
     log_files,
     log_points,
     mirror,
+    one_at_a_time,
     open_client,
     open_run,
     parent_experiment,
@@ -100,9 +102,7 @@ class MlflowTracker:
         self.uri = check_uri(uri) if uri is not None else f"sqlite:///{root / 'mlflow.db'}"
         self.offline = offline
         self._experiment, self._parent, self._lock_wait = experiment, parent, lock_wait
-        # a server keeps artifacts where it wants to; beside a local database they must have a place
-        path = sqlite_path(self.uri)
-        self._artifacts = None if path is None else (path.absolute().parent / "mlflow-artifacts").as_uri()
+        self._artifacts = artifact_root(self.uri)
         quieten()
         if not offline:
             check_store(self.uri, lock_wait=lock_wait)
@@ -181,8 +181,7 @@ class MlflowTracker:
             return
 
         def begin() -> tuple[MlflowClient, str, set[Place]]:
-            # one job at a time: MLflow's own creation of schema, experiment and data set fails when two jobs meet in it
-            with self._alone():
+            with one_at_a_time(self.uri):
                 client = open_client(self.uri)
                 close_killed(client, keep=note.record_id)
                 run_id, known = open_run(client, note)
@@ -196,14 +195,10 @@ class MlflowTracker:
         self._thread = threading.Thread(target=self._work, args=(begin,), name=f"mlflow {run_name}", daemon=True)
         self._thread.start()
 
-    def _alone(self) -> contextlib.AbstractContextManager[None]:
-        path = sqlite_path(self.uri)
-        return contextlib.nullcontext() if path is None else opening(path)
-
     def _parent_experiment(self, parent: str) -> str:
         """The name of the experiment that holds the run ``parent``; MLflow nests runs within one experiment only."""
         try:
-            with self._alone():
+            with one_at_a_time(self.uri):
                 found = parent_experiment(open_client(self.uri), parent, uri=self.uri)
         except Exception as error:
             raise explain(error, uri=self.uri) from None
@@ -269,7 +264,9 @@ class MlflowTracker:
         def bring() -> None:
             with contextlib.suppress(Exception):  # what was wrong is known already
                 check_store(self.uri, lock_wait=self._lock_wait)
-                mirror(open_client(self.uri), note, folder)
+                with one_at_a_time(self.uri):
+                    client = open_client(self.uri)
+                mirror(client, note, folder)
                 done.append(True)
 
         thread = threading.Thread(target=bring, name=f"mlflow {note.run_name} again", daemon=True)

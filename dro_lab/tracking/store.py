@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dro_lab.errors import UserError
 from dro_lab.record.files import NONFINITE, artifacts
-from dro_lab.tracking.database import WAY_OUT
+from dro_lab.tracking.database import WAY_OUT, opening, sqlite_path
 from dro_lab.tracking.killed import KILLED, is_gone, process_tags
 from dro_lab.tracking.names import MAX_TAG, batches, clean, rows_sha256
 from dro_lab.tracking.note import RECORD, Note
@@ -32,6 +33,12 @@ Point = tuple[str, float, int, int]
 """Name, value, time in ms, step."""
 Place = tuple[str, int]
 """Name and step of a point."""
+
+
+def one_at_a_time(uri: str) -> contextlib.AbstractContextManager[None]:
+    """Held while something is created: MLflow's own creation of schema, experiment and input fails when two meet."""
+    path = sqlite_path(uri)
+    return contextlib.nullcontext() if path is None else opening(path)
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -150,6 +157,12 @@ def open_run(client: MlflowClient, note: Note) -> tuple[str, set[Place]]:
 def known_points(client: MlflowClient, run: Run) -> set[Place]:
     """Name and step of every point that the run holds. MLflow only adds points: what is there is not written again."""
     return {(key, point.step) for key in run.data.metrics for point in client.get_metric_history(run.info.run_id, key)}
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where the artifacts of a local database go; None: a server keeps them where it wants to."""
+    path = sqlite_path(uri)
+    return None if path is None else (path.absolute().parent / "mlflow-artifacts").as_uri()
 
 
 def unknown(points: Iterable[Point], known: set[Place]) -> list[Point]:
@@ -272,7 +285,8 @@ def mirror(client: MlflowClient, note: Note, folder: Path) -> Sent:
 
     Doing it twice, or again after it was cut short, leaves the same as doing it once.
     """
-    run_id, known = open_run(client, note)
+    with one_at_a_time(note.uri):
+        run_id, known = open_run(client, note)
     found = record_points(folder, began=note.began)
     points = unknown(found, known)
     log_points(client, run_id, points)
