@@ -16,6 +16,16 @@ TOKENS, CHUNK = 2048, 512
 """Padded tokens of one forward, and positions whose whole distributions are held at once."""
 
 
+SMALL = 50_000_000
+"""Parameters up to which a second copy of the policy costs next to nothing."""
+
+
+def keeps_start(asked: str | bool, model: PreTrainedModel) -> bool:
+    """Whether a run keeps the policy before training for this alone: where asked, and under ``auto`` where it is
+    small."""
+    return asked is True or (asked == "auto" and model.num_parameters() <= SMALL)
+
+
 @torch.no_grad()
 def kl_to_start(
     model: PreTrainedModel,

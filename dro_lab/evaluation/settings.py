@@ -114,7 +114,7 @@ def evaluation_settings(values: Mapping[str, Any]) -> EvaluationSettings:
     if values["kl"] != "auto" and not isinstance(values["kl"], bool):
         raise UserError(
             f"evaluation.kl={values['kl']}: must be auto, true or false; true keeps a copy of the policy before "
-            "training and measures how far training went from it, auto measures it where a run keeps that copy anyway"
+            "training and measures how far training went from it, auto does where that copy is there anyway or small"
         )
     choice("evaluation.split", values["split"], SPLITS, todo="held-out rows are in validation and test")
     flag("evaluation.greedy", values["greedy"], todo="true also measures the likeliest answer of each row")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dro_lab.probe.findings import Findings, RewardFinding
 from dro_lab.probe.measures import Interval
+from dro_lab.probe.words import interval, percent, two
 
 AS_GOOD = 0.05
 """Rewards whose predicted steps are within this share of the fewest count as equally good: take the simplest."""
@@ -22,6 +23,8 @@ WEAK = 0.3
 """rho below which even the best reward teaches little."""
 HALF = 0.5
 """A filter chooses where quality varies at most half as often on what it drops as on what it keeps."""
+BLIND = 0.1
+"""Share of the reference's tokens that carry weight at the smallest omega, below which R3 is said to hardly see it."""
 DULL, MANY = 0.05, 0.1
 """sigma_bar below which a query is said to hardly react, and the share of such queries (or of truncated completions)
 that is worth a word."""
@@ -53,6 +56,7 @@ def advise(findings: Findings) -> Advice:
     omega = None if chosen is None or chosen.omega is None else _omega(findings)
     filter_point, filters = _filter(findings)
     points = [
+        *_few_queries(findings),
         *reward_points,
         *(_omega_points(findings) if chosen is not None else []),
         filter_point,
@@ -92,13 +96,13 @@ def _by_label(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[Rewa
         todo = (
             "Audit the judge, or take another." if judged else "Take easier or harder queries, or a higher temperature."
         )
-        evidence = f"mean quality {_two(quality.mean)} by {quality.name}; each query's rollouts are all equally good"
+        evidence = f"mean quality {two(quality.mean)} by {quality.name}; each query's rollouts are all equally good"
         points = [_point("reward", todo, evidence)]
         return None, text, [*points, *([_floor_point(rivals)] if _held(rivals) else [])]
     points = _ceiling(findings)
     with_signal = [reward for reward in rivals if reward.rho is not None and _above(reward.rho, 0.0)]
     if not with_signal:
-        shown = ", ".join(f"{reward.title} {_interval(reward.rho)}" for reward in rivals) or "none was computable"
+        shown = ", ".join(f"{reward.title} {interval(reward.rho)}" for reward in rivals) or "none was computable"
         return (
             None,
             "No reward has signal here.",
@@ -112,21 +116,42 @@ def _by_label(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[Rewa
             ],
         )
     chosen, best, text = _choose(with_signal)
+    unsure = [reward for reward in with_signal if reward is not best and not _clearly_behind(reward)]
     evidence = "; ".join(
-        f"{reward.title} rho {_interval(reward.rho)}, {_steps(reward.steps)}"
+        f"{reward.title} rho {interval(reward.rho)}, {_steps(reward.steps)}"
         for reward in rivals
         if reward.rho is not None
     )
     points.insert(0, _point("reward", text, evidence))
+    if unsure:
+        behind = "; ".join(f"{reward.title} {interval(reward.behind)}" for reward in unsure)
+        points.insert(1, _unsure(best, unsure, f"behind {best.title} in rho, on the same queries: {behind}"))
     if best.rho is not None and best.rho.value < WEAK:
         points.append(
             _point(
                 "warning",
                 "Even the best reward ranks rollouts poorly: expect slow training, or drift.",
-                f"{best.title} rho {_interval(best.rho)}, the quality's own {_two(quality.oracle)}",
+                f"{best.title} rho {interval(best.rho)}, the quality's own {two(quality.oracle)}",
             )
         )
-    return chosen, f"Train with {chosen.title}.", points
+    label = next((reward for reward in findings.rewards if reward.is_label), None)
+    unless = "" if label is None else f", unless every training row can be checked: then with {label.title}"
+    return chosen, f"Train with {chosen.title}{unless}.", points
+
+
+def _clearly_behind(reward: RewardFinding) -> bool:
+    """Whether the interval of its distance to the best leaves 0 out."""
+    return reward.behind is not None and reward.behind.low > 0
+
+
+def _unsure(best: RewardFinding, others: Sequence[RewardFinding], evidence: str) -> Point:
+    named = " or ".join(reward.title for reward in others)
+    return _point(
+        "warning",
+        f"These queries do not tell {best.title} apart from {named}: the order may be luck. More queries would tell "
+        "(probe.rows=N), or seeds of a short run.",
+        evidence,
+    )
 
 
 def _by_floor(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[RewardFinding | None, str, list[Point]]:
@@ -149,7 +174,8 @@ def _by_floor(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[Rewa
                 )
             ],
         )
-    chosen, _, text = _choose(clear)
+    chosen, best, text = _choose(clear)
+    unsure = [reward for reward in clear if reward is not best and _overlap(reward.over_floor, best.over_floor)]
     caution = (
         "Without a label this says that the reward reacts to what the reference says, not that it ranks rollouts by "
         "their quality; an LLM judge on these rows would tell."
@@ -157,8 +183,17 @@ def _by_floor(findings: Findings, rivals: Sequence[RewardFinding]) -> tuple[Rewa
     return (
         chosen,
         f"Train with {chosen.title}, as far as can be told without a quality label.",
-        [_point("reward", text, shown), _point("warning", caution, findings.quality.note)],
+        [
+            _point("reward", text, shown),
+            *([_unsure(best, unsure, "their intervals over the noise floor overlap")] if unsure else []),
+            _point("warning", caution, findings.quality.note),
+        ],
     )
+
+
+def _overlap(one: Interval | None, other: Interval | None) -> bool:
+    """Whether two intervals overlap, or an end is not known."""
+    return one is None or other is None or not (one.high < other.low or other.high < one.low)
 
 
 def _held(rivals: Sequence[RewardFinding]) -> list[RewardFinding]:
@@ -168,7 +203,7 @@ def _held(rivals: Sequence[RewardFinding]) -> list[RewardFinding]:
 
 def _over_floor(held: Sequence[RewardFinding]) -> str:
     return "; ".join(
-        f"{reward.title} {_interval(reward.over_floor)} times its floor, reliability {_two(reward.reliability)}"
+        f"{reward.title} {interval(reward.over_floor)} times its floor, reliability {two(reward.reliability)}"
         for reward in held
     )
 
@@ -210,7 +245,7 @@ def _ceiling(findings: Findings) -> list[Point]:
             "reward",
             f"{label.title} is the quality itself, the ceiling of this comparison: where it can be had for every "
             "training row, it needs no reference.",
-            f"rho {_interval(label.rho)}; zero signal in {_share(label.zero_signal)} of the groups",
+            f"rho {interval(label.rho)}; zero signal in {percent(label.zero_signal)} of the groups",
         )
     ]
 
@@ -229,14 +264,14 @@ def _omega_points(findings: Findings) -> list[Point]:
     notes = [_point("omega", "Read the closed formula with care.", note) for note in findings.formula_notes]
     if findings.omega_measured is not None:
         curve = ", ".join(
-            f"{found.omega:g}: {_two(found.rho.value if found.rho else None)}" for found in findings.omegas
+            f"{found.omega:g}: {two(found.rho.value if found.rho else None)}" for found in findings.omegas
         )
         text = f"For R3 take omega {omega:g}, the smallest that is as good as the best."
         if omega == 0:
             text = "For R3 omega makes no difference: 0, equal weights, is as good as the best."
         also = f" The formula alone would say {_plain(findings.omega_formula)}."
         return [_point("omega", text + also, f"measured rho by omega {curve}"), *notes]
-    curve = ", ".join(f"{found.omega:g}: {_two(found.rho_formula)}" for found in findings.omegas)
+    curve = ", ".join(f"{found.omega:g}: {two(found.rho_formula)}" for found in findings.omegas)
     text = f"For R3 the closed formula says omega {omega:g}; nothing here measures it."
     return [_point("omega", text, f"predicted rho, over the oracle's, by omega {curve}"), *notes]
 
@@ -274,7 +309,7 @@ def _gate_points(findings: Findings, chosen: RewardFinding | None) -> list[Point
     if not findings.gate:
         return []
     judged = [reward for reward in findings.rewards if reward.gate_rejected is not None]
-    shown = ", ".join(f"{reward.title} {_share(reward.gate_rejected)}" for reward in judged)
+    shown = ", ".join(f"{reward.title} {percent(reward.gate_rejected)}" for reward in judged)
     evidence = f"groups that gating={findings.gate} rejects: {shown}"
     held = chosen if chosen is not None and chosen.gate_rejected is not None else (judged[0] if judged else None)
     share = held.gate_rejected if held is not None else None
@@ -288,11 +323,25 @@ def _gate_points(findings: Findings, chosen: RewardFinding | None) -> list[Point
     return [_point("gate", f"The gate admits {1 - share:.0%} of the groups.", evidence)]
 
 
+def _few_queries(findings: Findings) -> list[Point]:
+    queries = len(findings.queries)
+    said = "Few queries: trust the intervals, not the order."
+    return [_point("warning", said, f"{queries} queries")] if queries < FEW else []
+
+
 def _warnings(findings: Findings) -> list[Point]:
     points = []
-    queries = len(findings.queries)
-    if queries < FEW:
-        points.append(_point("warning", "Few queries: trust the intervals, not the order.", f"{queries} queries"))
+    if findings.omegas and not findings.omegas[0].effective_tokens > BLIND * findings.tokens.tokens:
+        points.append(
+            _point(
+                "warning",
+                "R3 hardly sees the reference here: it weighs only tokens whose probability moves inside its clip band "
+                "(reward.clip_low to reward.clip_high). This policy may be far from such references; a lower "
+                "reward.clip_low sees more.",
+                f"{two(findings.omegas[0].effective_tokens)} of {findings.tokens.tokens:.1f} reference tokens carry "
+                f"weight at omega {findings.omegas[0].omega:g}",
+            )
+        )
     if findings.cost.truncated > MANY:
         points.append(
             _point(
@@ -322,36 +371,20 @@ def _point(topic: str, text: str, evidence: str) -> Point:
     return Point(topic=topic, text=text, evidence=evidence)
 
 
-def _above(interval: Interval, bound: float) -> bool:
+def _above(found: Interval, bound: float) -> bool:
     """Whether the interval lies above the bound; the value itself where there is no interval."""
-    return (interval.value if math.isnan(interval.low) else interval.low) > bound
+    return (found.value if math.isnan(found.low) else found.low) > bound
 
 
 def _or_inf(value: float | None) -> float:
     return math.inf if value is None or math.isnan(value) else value
 
 
-def _two(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.2f}"
-
-
 def _plain(value: float | None) -> str:
     return "nothing" if value is None else f"{value:g}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.0%}"
 
 
 def _steps(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
     return "never arrives" if math.isinf(value) else f"{value:.2f} times the oracle's steps"
-
-
-def _interval(found: Interval | None) -> str:
-    if found is None or math.isnan(found.value):
-        return "-"
-    if math.isnan(found.low):
-        return f"{found.value:.2f}"
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

@@ -80,7 +80,7 @@ def _omega(findings: Findings, folder: Path) -> Curve | None:
         axes.plot(x, frame["formula"], color=ORANGE, linestyle="--", marker="s", markersize=3.5, label="closed formula")
         _omega_axis(axes, frame["omega"])
         axes.set_ylim(min(0.0, float(frame[["measured", "low", "formula"]].min().min()) - 0.05), 1.03)
-        axes.legend(loc="lower right")
+        _legend_below(axes)
         axes.set_title("R3 by omega: correlation with quality")
 
     first, last = rows[0], rows[-1]
@@ -107,9 +107,9 @@ def _effective(findings: Findings, folder: Path) -> Curve | None:
             axes.axhline(reflective, color=GREY, linewidth=1)
             axes.annotate(
                 f"reflective: {reflective:.1f}",
-                (0.99, reflective),
+                (0.01, reflective),  # the curve begins above: it falls with omega
                 xycoords=("axes fraction", "data"),
-                ha="right",
+                ha="left",
                 va="bottom",
                 fontsize=8.5,
             )
@@ -120,6 +120,11 @@ def _effective(findings: Findings, folder: Path) -> Curve | None:
     values = frame["effective_tokens"]
     caption = f"Effective number of weighted tokens: {values.iloc[0]:.1f} to {values.iloc[-1]:.1f} as omega grows."
     return _save("effective_tokens", draw, frame, caption=caption, xlabel="omega", findings=findings, folder=folder)
+
+
+def _legend_below(axes: Axes) -> None:
+    """Below the words of the axis: curves and bars may lie anywhere."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=3)
 
 
 def _spaced(omegas: pd.Series) -> list[float]:
@@ -153,9 +158,8 @@ def _sigma_bars(findings: Findings, folder: Path) -> Curve | None:
         )
         if found.tau is not None:
             axes.axvline(found.tau, color=ORANGE, linewidth=1.5, linestyle="--", label=f"tau {found.tau:.3f}")
-        axes.set_ylim(top=1.4 * axes.get_ylim()[1])
         axes.set_ylabel("queries")
-        axes.legend(loc="upper left")
+        _legend_below(axes)
         axes.set_title(f"What filtering={found.name} keeps")
 
     caption = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -89,9 +90,11 @@ def sample_and_score(
     asked = frozenset(need for need in union if need.stat not in JUDGED)
     with tempfile.TemporaryDirectory() as folder:
         trainer = sampling_trainer(built, rows, folder)
+        print(f"sampling {len(rows) * settings.rollouts:,} rollouts", flush=True)
         started = time.perf_counter()
         completions = _sample(trainer, rows, built, settings, seed=seed)
         sampling = time.perf_counter() - started
+        print(f"scoring  their references, for all rewards at once (sampling took {sampling:.0f} s)", flush=True)
         groups, split = trainer.scoring.split(rows, completions, group_size=settings.rollouts)
         score = _scorer(built, trainer, rows)
         with trainer.accelerator.autocast():
@@ -99,6 +102,7 @@ def sample_and_score(
             stats = score(asked, groups, split)
             scoring = time.perf_counter() - started
             cost = _costs(score, needs, groups, split)
+            print(f"judging  and ranking (scoring took {scoring:.0f} s)", flush=True)
             started = time.perf_counter()
             stats, label = _judged(built, trainer, union, groups, stats, settings)
             judging = time.perf_counter() - started
@@ -124,7 +128,7 @@ def _sample(trainer: Any, rows: Sequence[Row], built: Built, settings: Settings,
     per_batch = max(1, size // settings.rollouts)
     batches = [rows[start : start + per_batch] for start in range(0, len(rows), per_batch)]
     completions: list[list[int]] = []
-    for batch in track(batches, description="sampling", transient=True):
+    for batch in track(batches, description="sampling", transient=True, disable=not sys.stdout.isatty()):
         # another seed for each batch: equal ones would give all batches the same draws
         drawn = int.from_bytes(hashlib.sha256(f"probe {seed} {batch[0].id}".encode()).digest()[:4], "big")
         completions += trainer.sample(trainer.scoring.prompt_ids(batch), settings.rollouts, batch_size=size, seed=drawn)

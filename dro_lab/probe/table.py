@@ -20,6 +20,8 @@ def show(findings: Findings, advice: Advice, console: Console) -> None:
         table.add_row(*row)
     console.print()
     console.print(table)
+    for line in words.legend(columns, confidence=findings.setting["settings"]["confidence"]):
+        console.print(line, markup=False, highlight=False, style="dim", soft_wrap=True)
     for reward in words.left_out(findings):
         console.print(f"{reward.name}: not computable here: {reward.reason}", markup=False, highlight=False)
     tokens = findings.tokens

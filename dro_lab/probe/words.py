@@ -9,6 +9,19 @@ from dro_lab.probe.findings import Findings, RewardFinding
 from dro_lab.probe.measures import Interval
 
 NONE = "-"
+COLUMNS = {
+    "rho": "correlation of group z-scores with quality; the policy gradient is proportional to it",
+    "rank corr.": "Spearman's with quality within a group",
+    "formula": "rho by the closed formula (avg_prob and R3 alone)",
+    "steps": "predicted steps to a target, over those of a reward that is the quality itself; read the order",
+    "over floor": "spread within a group over that against other queries' references",
+    "reliability": "rho over the oracle's, if all that moves a reward on the floor were noise",
+    "no signal": "groups whose rewards are all alike",
+    "spread": "standard deviation within a group",
+    "gate rejects": "groups that the gate rejects",
+    "s / 1,000": "the scorer's seconds for a thousand rollouts",
+}
+"""What the columns of the table of rewards mean, in a line each."""
 
 
 def two(value: float | None) -> str:
@@ -66,6 +79,13 @@ def reward_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
         if name == "reward" or any(value(reward) != NONE for reward in done)
     }
     return list(shown), [[value(reward) for value in shown.values()] for reward in done]
+
+
+def legend(columns: Sequence[str], *, confidence: float) -> list[str]:
+    """What the shown columns mean, a line each."""
+    width = max(map(len, COLUMNS))
+    lines = [f"{name:<{width}}  {COLUMNS[name]}" for name in columns if name in COLUMNS]
+    return [*lines, f"{'[low, high]':<{width}}  {confidence:.0%} bootstrap interval over queries"]
 
 
 def omega_table(findings: Findings) -> tuple[list[str], list[list[str]]]:

@@ -11,7 +11,7 @@ import torch
 
 from analysis import curves
 from dro_lab.evaluation import divergence
-from dro_lab.evaluation.divergence import kl_to_start
+from dro_lab.evaluation.divergence import keeps_start, kl_to_start
 from dro_lab.record.read import load_run
 from dro_lab.training.policies import frozen_copy
 from tests.cli_fixture import run_main, save_policy, small_run
@@ -79,6 +79,12 @@ def test_a_model_that_caps_its_logits_is_taken_as_it_is():
     with torch.no_grad():
         expected = [by_hand(model, start, PROMPTS[n], COMPLETIONS[2 * n : 2 * n + 2]) for n in (0, 1)]
     assert kl_to_start(model, start, PROMPTS, COMPLETIONS, group_size=2) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_small_policy_is_kept_unless_that_is_refused(policies, monkeypatch):
+    assert [keeps_start(asked, policies[1]) for asked in ("auto", True, False)] == [True, True, False]
+    monkeypatch.setattr(divergence, "SMALL", 10)
+    assert [keeps_start(asked, policies[1]) for asked in ("auto", True, False)] == [False, True, False]
 
 
 @pytest.mark.slow

@@ -166,6 +166,14 @@ def test_the_page_is_whole_and_loads_nothing(made):
 def test_the_terminal_shows_one_table_and_the_advice(made):
     _, printed, _ = made
     assert printed.count("the rewards, the best first") == 1
+    places = [
+        printed.index(text) for text in ("sampling 48 rollouts", "scoring  their references", "judging  and ranking")
+    ]
+    assert places == sorted(places)
+    assert max(places) < printed.index("the rewards, the best first")
+    for name, said in (("rho", "correlation of group z-scores"), ("no signal", "groups whose rewards are all alike")):
+        assert re.search(rf"^{name} +{said}", printed, re.MULTILINE), "the columns are explained"
+    assert "90% bootstrap interval over queries" in printed
     assert "Train with r3" in printed
     assert f"page     {made[0] / 'probe.html'}" in printed
 

@@ -45,7 +45,7 @@ def omega(value, rho):
         rho_formula=rho,
         steps=steps,
         steps_formula=steps,
-        effective_tokens=5.0,
+        effective_tokens=50.0 / (1 + value),
         over_floor=None,
     )
 
@@ -135,6 +135,41 @@ def test_the_label_itself_is_the_ceiling_and_no_rival():
     advice = advise(findings(reward("verifier", 0.97, is_label=True), reward("r3", 0.93, omega=2)))
     assert advice.reward == "r3"
     assert any("verifier is the quality itself" in text for text in texts(advice, "reward"))
+
+
+def test_rewards_that_the_queries_do_not_tell_apart_are_named():
+    near = reward("avg_logprob", 0.60, behind=Interval(value=0.13, low=-0.01, high=0.3, n=64))
+    far = reward("avg_prob", 0.2, behind=held(0.7))
+    advice = advise(findings(reward("r3", 0.93, omega=2, behind=held(0.0, 0.0)), near, far))
+    assert advice.reward == "r3"
+    assert texts(advice, "warning")[0].startswith("These queries do not tell r3 (omega 2) apart from avg_logprob: ")
+    assert advice.points[1].evidence.endswith("on the same queries: avg_logprob 0.13 [-0.01, 0.30]")
+    alone = reward("avg_logprob", 0.60, behind=Interval(value=0.13, low=math.nan, high=math.nan, n=1))
+    assert "apart from avg_logprob" in texts(advise(findings(reward("r3", 0.93, omega=2), alone)), "warning")[0]
+    clear = advise(findings(reward("r3", 0.93, omega=2), far))
+    assert texts(clear, "warning") == []
+
+
+def test_without_a_label_overlapping_intervals_are_not_told_apart():
+    rivals = reward("r3", omega=2, over=2.0), reward("avg_logprob", over=1.95), reward("avg_prob", over=1.5)
+    advice = advise(findings(*rivals, quality=UNLABELLED))
+    assert "apart from avg_logprob:" in texts(advice, "warning")[0]
+
+
+def test_where_a_verifier_is_at_hand_the_headline_says_so():
+    advice = advise(findings(reward("r3", 0.93, omega=2), reward("verifier", 0.97, is_label=True)))
+    said = "Train with r3 (omega 2), unless every training row can be checked: then with verifier."
+    assert advice.headline == said
+
+
+def test_a_policy_that_the_clip_band_blinds_is_warned_of():
+    few = [replace(omega(0.0, 0.2), effective_tokens=1.0), omega(2.0, 0.93)]
+    advice = advise(findings(reward("r3", 0.93, omega=2), omegas=few))
+    assert any("R3 hardly sees the reference here" in text for text in texts(advice, "warning"))
+    shown = next(point.evidence for point in advice.points if "hardly sees" in point.text)
+    assert shown == "1.00 of 56.0 reference tokens carry weight at omega 0"
+    none = [replace(omega(0.0, 0.2), effective_tokens=math.nan), omega(2.0, 0.93)]
+    assert "hardly sees" in " ".join(texts(advise(findings(reward("r3", 0.93, omega=2), omegas=none)), "warning"))
 
 
 def test_no_reward_has_signal():
@@ -235,5 +270,5 @@ def test_few_queries_and_cut_completions_are_warned_of():
     found = findings(reward("r3", 0.93, omega=2), queries=[{}] * 4)
     advice = advise(replace(found, cost=replace(found.cost, truncated=0.4)))
     warnings = " ".join(texts(advice, "warning"))
-    assert "Few queries" in warnings
+    assert advice.points[0].text.startswith("Few queries"), "what weakens all the rest comes first"
     assert "cut off" in warnings
