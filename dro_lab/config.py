@@ -18,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
 from dro_lab.evaluation.settings import EvaluationSettings, check_objective, evaluation_settings
+from dro_lab.resume import place
+from dro_lab.resume.settings import checkpoint_settings
 from dro_lab.sweep import config as sweep_config  # noqa: F401  (makes hydra/sweeper=dro_lab known)
 
 GROUPS = (
@@ -54,6 +56,8 @@ class Root:
     lag: int = 16
     on_nonfinite: str = "stop"
     keep: str = "last"
+    resume: str = "auto"
+    checkpoint: Any = MISSING
     objective: str = "quality"
     names: dict[str, str] = field(default_factory=dict)  # the chosen option of each group; filled by run.py
     reward: Any = MISSING
@@ -73,6 +77,7 @@ class Root:
 
 
 ConfigStore.instance().store(name="root_schema", node=Root, provider="dro_lab")
+place.register()  # here, since every process that reads the configuration imports this module, a launcher's workers too
 
 
 def _open(node: dict[str, Any]) -> DictConfig:
@@ -158,6 +163,7 @@ def check(cfg: DictConfig) -> None:
     _check_scorer(cfg.scorer)
     evaluation = evaluation_settings(_plain("evaluation", cfg.evaluation))
     check_objective(cfg.objective, steps=cfg.steps, settings=evaluation)
+    checkpoint_settings(cfg.checkpoint)
     choice("on_nonfinite", cfg.on_nonfinite, ("stop", "skip"), todo="stop is the default")
     _check_keep(cfg.keep, objective=cfg.objective, settings=evaluation)
 

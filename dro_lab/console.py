@@ -100,8 +100,8 @@ class RunConsole:
             self._progress.stop()
             self._progress = None
 
-    def start(self, steps: int) -> None:
-        """Begin the training bar."""
+    def start(self, steps: int, *, done: int = 0) -> None:
+        """Begin the training bar, behind the steps that are done."""
         self._every = max(1, steps // 10)
         if self.console.is_terminal and steps:
             self._progress = Progress(
@@ -112,7 +112,7 @@ class RunConsole:
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            self._progress.add_task("training", total=steps, line="")
+            self._progress.add_task("training", total=steps, completed=done, line="")
             self._progress.start()
 
     def step(

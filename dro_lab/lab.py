@@ -7,6 +7,7 @@ import math
 import random
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from dro_lab.build import Built, build, refusals
 from dro_lab.console import RunConsole, farewell
 from dro_lab.errors import UserError
+from dro_lab.evaluation.divergence import keeps_start
 from dro_lab.evaluation.evaluate import Evaluator
 from dro_lab.health.measure import ReferenceChecks, answer_metrics
 from dro_lab.judges.exact import ExactJudge
@@ -30,6 +32,10 @@ from dro_lab.judges.quality import asked_once, quality
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
 from dro_lab.record.files import artifacts, remove_empty
+from dro_lab.resume.checkpoint import CheckpointError
+from dro_lab.resume.disk import cannot_go_on, is_full
+from dro_lab.resume.going_on import GoingOn, short
+from dro_lab.resume.settings import CheckpointSettings
 from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
@@ -50,7 +56,7 @@ HYDRA_NODE = """
 # what a repeated run needs of Hydra's own configuration: --config-path THIS_FOLDER --config-name config
 hydra:
   run:
-    dir: ${outputs}/${now:%Y-%m-%d}/${now:%H-%M-%S}_${names.reward}_${names.dataset}_s${seed}
+    dir: ${run_folder:${outputs}/${now:%Y-%m-%d}/${now:%H-%M-%S}_${names.reward}_${names.dataset}_s${seed}}
   job_logging:
     root:
       level: WARNING
@@ -69,7 +75,15 @@ class Outcome:
         return self.summary.objective if self.summary.objective is not None else math.nan
 
 
-def run(cfg: DictConfig, names: Mapping[str, str], folder: Path, trial: RunTrial = ALONE) -> Outcome:
+def run(
+    cfg: DictConfig,
+    names: Mapping[str, str],
+    folder: Path,
+    trial: RunTrial = ALONE,
+    *,
+    settings: CheckpointSettings | None = None,
+    goes_on: bool = False,
+) -> Outcome:
     """Run one job.
 
     Args:
@@ -77,9 +91,11 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path, trial: RunTrial
         names: the chosen option of each group.
         folder: the run's folder.
         trial: the sweep's trial that this run is.
+        settings: when to save; None: never.
+        goes_on: the folder holds a run of this configuration that stopped.
 
     Raises:
-        UserError: bad input, before any training.
+        UserError: bad input, before any training; or the disk is full, and what was saved is whole.
         KeyboardInterrupt: after the record was closed as interrupted.
     """
     reset_process(cfg)
@@ -87,13 +103,15 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path, trial: RunTrial
     clock = PartClock()
     built = build(cfg, names, folder)
     _banner(console, cfg, built)
+    going = GoingOn(folder, settings, goes_on)
+    going.find(built.task, planned=cfg.steps, say=console.say, warn=console.warn)
     model = load_weights(built.spec)  # what cannot be loaded is refused before there is a record
-    with RunRecord(folder) as record:
+    with RunRecord(folder, mark=going.mark) as record:
         record.config(OmegaConf.to_yaml(cfg, resolve=True) + HYDRA_NODE)
         environment = record.environment(
             seeds={"seed": cfg.seed, "evaluation": built.evaluation.seed}, threads=torch.get_num_threads()
         )
-        run_ = Run(cfg, built, record, console, clock, environment, trial)
+        run_ = Run(cfg, built, record, console, clock, environment, trial, going)
         record.summary(run_.summary("running"))
         try:
             run_.go(model)
@@ -103,12 +121,19 @@ def run(cfg: DictConfig, names: Mapping[str, str], folder: Path, trial: RunTrial
             steps = run_.observer.steps_done
             console.warn(f"interrupted after {steps} steps; closing the record (again: leave at once)")
             run_.close_anyway("interrupted", "interrupted by the user")
-            console.say(f"record   {_short(folder)}")
+            console.say(f"record   {short(folder)}")
+            if how := going.how_to_go_on():
+                console.say(how)
             raise
         except BaseException as failure:
+            if isinstance(failure, CheckpointError) or is_full(failure):
+                run_.give_up()
+                full = isinstance(failure, CheckpointError)
+                raise failure if full else cannot_go_on(folder, failure, step=going.checkpoints.last) from None
             run_.close_anyway("failed", f"{type(failure).__name__}: {failure}")
             raise
         summary = run_.close(status, error)
+    going.checkpoints.remove_all()
     run_.goodbye(summary)
     return Outcome(summary=summary, folder=folder)
 
@@ -140,10 +165,13 @@ class Run:
         clock: PartClock,
         environment: Mapping[str, Any],
         trial: RunTrial = ALONE,
+        going: GoingOn | None = None,
     ) -> None:
         self.cfg, self.built, self.record, self.console, self.clock = cfg, built, record, console, clock
         self.environment = environment
         self.folder = record.folder
+        self.going = going or GoingOn(record.folder)
+        self.references = ReferenceChecks(self._reference_judge())
         self.scoring: RolloutScorer | None = None
         self.trainer: LabTrainer | None = None
         self.tracking = False
@@ -160,7 +188,7 @@ class Run:
             measures=(
                 answer_metrics,
                 lambda _: built.scorer.metrics(),
-                *([ReferenceChecks(self._reference_judge())] if built.asks_verdicts else []),
+                *([self.references] if built.asks_verdicts else []),
             ),
             counts=built.judge.metrics,
             extras_every=built.evaluation.extras == "every",
@@ -175,7 +203,7 @@ class Run:
     def prepare(self, model: PreTrainedModel | None = None) -> LabTrainer:
         """Build the trainer around ``model`` (None: load the weights now)."""
         model = load_weights(self.built.spec) if model is None else model
-        self.scoring = self._scoring(model)
+        self.scoring, saving = self._scoring(model), self.going.saving(self)
         train_rows = self.built.task.splits["train"] or self.held_out
         self.trainer = LabTrainer(
             scoring=self.scoring,
@@ -192,8 +220,10 @@ class Run:
                 [{"prompt": [dict(m) for m in row.prompt], "row": i} for i, row in enumerate(train_rows)]
             ),
             processing_class=self.built.tokenizer,
-            callbacks=[self.observer],
+            callbacks=[self.observer, *([saving] if saving else [])],
         )
+        if saving:
+            saving.trainer, self.trainer.saving = self.trainer, saving
         self.trainer.remove_callback(PrinterCallback)
         self.built.scorer.attach(self.trainer)
         return self.trainer
@@ -201,12 +231,18 @@ class Run:
     def go(self, model: PreTrainedModel) -> None:
         """Evaluate, train, evaluate, save."""
         trainer = self.prepare(model)
+        self.going.restore(self)
         self._start_tracker()
-        self.observer.run_evaluation(0)
+        if self.going.found is None:
+            self.observer.run_evaluation(0)
         if self.cfg.steps:
-            with self.clock.part("training"), self.console:
-                trainer.train()
+            self._train(trainer)
             self.keeper.trained()
+
+    def _train(self, trainer: LabTrainer) -> None:
+        saving = trainer.saving
+        with self.clock.part("training"), self.console, saving.interrupt if saving else nullcontext():
+            trainer.train(resume_from_checkpoint=self.going.checkpoint)
 
     def _save_policy(self, folder: Path) -> None:
         assert self.trainer is not None
@@ -239,7 +275,7 @@ class Run:
         policies = Policies(
             scored_by=self.cfg.scored_by,
             lag=self.cfg.lag,
-            judged_by_reference=built.judge.asks_reference or built.evaluation.kl is True,
+            judged_by_reference=built.judge.asks_reference or keeps_start(built.evaluation.kl, model),
         )
         policies.start(model)
         built.judge.attach(
@@ -285,6 +321,7 @@ class Run:
             task=self.built.task,
             files=[self.folder / name for name in ("config.yaml", "env.json")],
             folder=self.folder,
+            after=self.going.step,
         )
 
     def summary(self, status: Any, error: str | None = None) -> Summary:
@@ -361,6 +398,14 @@ class Run:
         except Exception as failure:
             self.console.warn(f"the record could not be closed: {type(failure).__name__}: {failure}")
 
+    def give_up(self) -> None:
+        """End where the disk takes no more: nothing is merged, so that all that was saved stays as it is."""
+        self.record.abandon()
+        with suppress(OSError):
+            self.record.summary(self.summary("interrupted"))
+        self.tracking = False  # nothing is attached
+        self._end_tracker("interrupted", "the disk is full")
+
     def goodbye(self, summary: Summary) -> None:
         evaluations = self.observer.evaluations
         first = list(evaluations[0].estimates.values())
@@ -372,16 +417,11 @@ class Run:
             self.console.warn(f"{len(self.built.task.refused)} rows were refused; `python -m dro_lab.data` says why")
         farewell(
             self.console,
-            report=_short(self.folder / "report.html") if self.cfg.report else None,
-            folder=_short(self.folder),
+            report=short(self.folder / "report.html") if self.cfg.report else None,
+            folder=short(self.folder),
             compare=self.built.tracker.ui_command,
             upload=self.built.tracker.sync_command,
         )
-
-
-def _short(path: Path) -> Path:
-    """Relative to the working directory where it lies below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _banner(console: RunConsole, cfg: DictConfig, built: Built) -> None:

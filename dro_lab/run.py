@@ -26,6 +26,9 @@ from dro_lab.errors import UserError
 from dro_lab.explain import HELP, explain
 from dro_lab.grid_end import say_what_next
 from dro_lab.judges.keys import refuse_keys
+from dro_lab.launch.world import check_launch, silent_rank, world
+from dro_lab.resume.place import forget, taken
+from dro_lab.resume.settings import checkpoint_settings
 from dro_lab.sweep.plugin import register
 from dro_lab.sweep.trial import current_trial, job_mark
 
@@ -47,8 +50,14 @@ def main() -> None:
         refuse_keys(sys.argv[1:])  # before Hydra: it writes every override into the run's folder
         register()
         _grids.clear()
-        with _hydra_raises():
-            job()
+        forget()
+        given = sys.argv
+        sys.argv = [given[0], *silent_rank(given[1:])]
+        try:
+            with _hydra_raises():
+                job()
+        finally:
+            sys.argv = given
         for folder in _grids:
             say_what_next(folder)
     except KeyboardInterrupt:
@@ -101,20 +110,20 @@ def _job(cfg: DictConfig) -> float:
     if job_mark() is None and HydraConfig.get().mode is RunMode.MULTIRUN:
         _grids.add(Path(HydraConfig.get().sweep.dir))
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if (folder / "summary.json").exists():
-        raise UserError(
-            f"hydra.run.dir={folder} already holds a run, and a record is never overwritten. "
-            "Give another folder, or remove this one."
-        )
-    names = chosen_names(cfg, HydraConfig.get().runtime.choices)
-    check(cfg)
-    trial = current_trial(cfg.objective)
-    from dro_lab import lab
-    from dro_lab.sweep.claim import claimed
+    names, searched = chosen_names(cfg, HydraConfig.get().runtime.choices), job_mark() is not None
+    with taken(folder, cfg, searched=searched) as goes_on:
+        check(cfg)
+        check_launch(cfg, names["launch"])
+        trial = current_trial(cfg.objective)
+        from dro_lab import lab
+        from dro_lab.sweep.claim import claimed
 
-    with claimed(folder, trial) if job_mark() is not None else nullcontext():
-        objective = lab.run(cfg, names, folder, trial).objective
-    trial.end()
+        # a sweep queues its killed trials anew: they are short, and its own ledger says which of them live
+        # and processes that train together go on from no checkpoint
+        settings = None if searched or world().size > 1 else checkpoint_settings(cfg.checkpoint)
+        with claimed(folder, trial) if searched else nullcontext():
+            objective = lab.run(cfg, names, folder, trial, settings=settings, goes_on=goes_on).objective
+        trial.end()
     return objective
 
 
@@ -154,6 +163,10 @@ def _forget_grid(trace: TracebackType | None) -> None:
 
 def _outside(error: Exception) -> str | None:
     """The message for what fails in Hydra before a job begins."""
+    if isinstance(error.__cause__, UserError | OSError):  # in the choice of the run's folder
+        error = error.__cause__
+    if isinstance(error, UserError):
+        return str(error)
     if message := explain(error):  # first: some of Hydra's errors are OSErrors too
         return message
     if isinstance(error, OSError):
@@ -168,7 +181,9 @@ def _outside(error: Exception) -> str | None:
 
 
 def _refuse(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    here = world()
+    if here.first or message_is_own():
+        print(f"error: {message}" if here.first else f"error: process {here.rank}: {message}", file=sys.stderr)
     sys.exit(BAD_INPUT)  # passes through Hydra without a word
 
 

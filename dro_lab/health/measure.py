@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from dro_lab.judges.protocol import NO, UNKNOWN, Judge, Question
 from dro_lab.judges.quality import met, rows_of
@@ -49,6 +50,14 @@ class ReferenceChecks:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._known: dict[tuple[str, str], int] = {}
+
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on, and not ask again."""
+        return {"known": [[*key, verdict] for key, verdict in self._known.items()]}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self._known = {(row, check): verdict for row, check, verdict in carried["known"]}
 
     def __call__(self, groups: RolloutGroups) -> Mapping[str, float]:
         """``rubric/reference_failed_share`` of the checks with a verdict, ``rubric/reference_unknown_share`` of all;

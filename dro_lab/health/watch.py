@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -57,6 +57,15 @@ class Watch:
                 fresh.append(Alert(monitor=monitor.name, action=monitor.action, message=finding.message))
         self.raised += fresh
         return fresh
+
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on."""
+        return {"firing": self.firing, "raised": [asdict(alert) for alert in self.raised], "states": self._states}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self.firing, self._states = dict(carried["firing"]), dict(carried["states"])
+        self.raised = [Alert(**alert) for alert in carried["raised"]]
 
     @property
     def tag(self) -> str:

@@ -30,6 +30,14 @@ class Agreement:
             if truth != UNKNOWN:
                 self._table[truth, said] += 1
 
+    def carried(self) -> Sequence[Sequence[int]]:
+        """The counts: the program's verdict, the judge's, how often."""
+        return [[*key, count] for key, count in self._table.items()]
+
+    def resume(self, carried: Sequence[Sequence[int]]) -> None:
+        """Go on counting from there."""
+        self._table = {(truth, said): count for truth, said, count in carried}
+
     def metrics(self) -> Mapping[str, float]:
         """The figures; none before anything could be compared."""
         known = {truth: self._table[truth, YES] + self._table[truth, NO] for truth in (YES, NO)}

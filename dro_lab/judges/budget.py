@@ -24,6 +24,14 @@ class Budget:
         self._requests = self._spent = self._reserved = 0
         self._changed = asyncio.Condition()
 
+    def carried(self) -> list[int]:
+        """Requests and tokens spent so far."""
+        return [self._requests, self._spent]
+
+    def resume(self, carried: list[int]) -> None:
+        """Go on from there: the limit is the whole run's."""
+        self._requests, self._spent = carried
+
     async def reserve(self, most: int) -> None:
         """Take one request of ``most`` tokens.
 

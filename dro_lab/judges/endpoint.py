@@ -98,6 +98,15 @@ class Endpoint:
         """Requests, retries, tokens, cache hits, calls without a reply, failures by kind."""
         return {**{name: float(count) for name, count in self.counts.items()}, "cache_damaged": self._cache.damaged}
 
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on: what was counted and spent. Replies are in the cache."""
+        return {"counts": dict(self.counts), "budget": self._budget.carried()}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self.counts = Counter(carried["counts"])
+        self._budget.resume(carried["budget"])
+
     def check(self) -> None:
         """Ask the endpoint which models it has, unless it is known to have answered for this one before.
 

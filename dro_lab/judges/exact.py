@@ -44,6 +44,14 @@ class ExactJudge:
     def metrics(self) -> Mapping[str, float]:
         return {"unknown_verdicts": float(self._unknown)}
 
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on."""
+        return {"unknown": self._unknown}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self._unknown = carried["unknown"]
+
     def attach(self, **_: Any) -> None:
         """It asks no policy."""
 

@@ -75,6 +75,16 @@ class OpenAIJudge:
             chosen.append(word)
         return chosen
 
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on."""
+        return {"counts": self._counts, "agreement": self._agreement.carried(), "endpoint": self.endpoint.carried()}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self._counts = dict(carried["counts"])
+        self._agreement.resume(carried["agreement"])
+        self.endpoint.resume(carried["endpoint"])
+
     def metrics(self) -> Mapping[str, float]:
         return {**self._counts, **self.endpoint.metrics(), **self._agreement.metrics()}
 

@@ -163,6 +163,15 @@ class PolicyJudge:
             return math.nan
         return 0.5 if abs(share - 0.5) < self._half or share == 0.5 else float(share > 0.5)
 
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on."""
+        return {"counts": self._counts, "agreement": self._agreement.carried()}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self._counts = dict(carried["counts"])
+        self._agreement.resume(carried["agreement"])
+
     def metrics(self) -> Mapping[str, float]:
         return {**self._counts, **self._agreement.metrics()}
 

@@ -47,7 +47,10 @@ class JsonLines:
     is valid JSON and `dro_lab.record.read` can give the number back.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep: int | None = None) -> None:
+        """``keep``: bytes of what is there that stay; None: all."""
+        if keep is not None and path.exists():
+            os.truncate(path, keep)
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -56,6 +59,11 @@ class JsonLines:
         plain = {**finite(row), **({NONFINITE: odd} if odd else {})}
         self._file.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, the rows of earlier processes included."""
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -72,13 +80,14 @@ class ParquetParts:
         path: the final file, ``.../NAME.parquet``.
         schema: its columns; a row with another set of keys is an error of the caller.
         every: number of `append` calls gathered into one part.
+        keep: parts of an earlier process that stay, those after them are removed; None: nothing is there yet.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, *, every: int = 4) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, *, every: int = 4, keep: int | None = None) -> None:
         self._path, self._schema, self._every = path, schema, every
         self._rows: list[Mapping[str, Any]] = []
-        self._calls = 0
-        self._parts: list[Path] = []
+        self._calls = 0  # since the last part
+        self._parts: list[Path] = [] if keep is None else self._reopened(keep)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take the rows of one step.
@@ -92,21 +101,46 @@ class ParquetParts:
                 raise KeyError(f"{self._path.name}: columns {sorted(row.keys() ^ names)} are missing or unknown")
         self._rows.extend(rows)
         self._calls += 1
-        if self._calls % self._every == 0:
+        if self._calls >= self._every:
             self.flush()
+
+    @property
+    def parts(self) -> int:
+        """Parts on disk."""
+        return len(self._parts)
 
     def flush(self) -> None:
         """Write the gathered rows as one part."""
+        self._calls = 0
         if not self._rows:
             return
         folder = self._path.with_suffix("")
         folder.mkdir(exist_ok=True)
-        part = folder / f"part-{len(self._parts):05d}.parquet"
+        part = part_of(folder, len(self._parts))
         temporary = part.with_name(f".{part.name}.tmp")
         pq.write_table(pa.Table.from_pylist(list(self._rows), schema=self._schema), temporary, compression="zstd")
         os.replace(temporary, part)
         self._parts.append(part)
         self._rows = []
+
+    def _reopened(self, keep: int) -> list[Path]:
+        """The first ``keep`` parts, and nothing else of the table; a merged table is taken apart again."""
+        folder = self._path.with_suffix("")
+        if self._path.exists():
+            aside = folder.with_name(f".{folder.name}.parts")
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            merged = pq.ParquetFile(self._path)
+            for number in range(keep):
+                pq.write_table(merged.read_row_group(number), part_of(aside, number), compression="zstd")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(aside, folder)
+            self._path.unlink()
+        parts = [part_of(folder, number) for number in range(keep)]
+        for found in folder.iterdir() if folder.is_dir() else ():
+            if found not in parts:
+                found.unlink()
+        return parts
 
     def close(self) -> None:
         """Merge the parts into the final file, one row group each; a second call does nothing."""
@@ -119,6 +153,21 @@ class ParquetParts:
                 writer.write_table(pq.read_table(part, schema=self._schema))
         os.replace(temporary, self._path)
         shutil.rmtree(self._path.with_suffix(""), ignore_errors=True)
+
+
+def part_of(folder: Path, number: int) -> Path:
+    """The file of a table's part."""
+    return folder / f"part-{number:05d}.parquet"
+
+
+def parts_there(path: Path) -> int:
+    """Parts of the table ``NAME.parquet`` that can be read, merged or not."""
+    if path.exists():
+        return int(pq.ParquetFile(path).num_row_groups)
+    folder, number = path.with_suffix(""), 0
+    while part_of(folder, number).exists():
+        number += 1
+    return number
 
 
 def read_parts(path: Path, schema: pa.Schema) -> pa.Table:

@@ -92,6 +92,16 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
+    rows = json_rows(path)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
+
+
+def json_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a jsonl file of the record, with the numbers that JSON cannot hold; none where it is missing.
+
+    Raises:
+        UserError: a whole row is not valid JSON.
+    """
     rows: list[dict[str, Any]] = []
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     for number, line in enumerate(lines, start=1):
@@ -105,7 +115,7 @@ def _lines(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
             raise UserError(f"{path} line {number} is not valid JSON ({error}). Restore the file.") from None
         odd = {key: float(text) for key, text in row.pop(NONFINITE, {}).items()}
         rows.append({**row, **odd})
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
+    return rows
 
 
 def _table(path: Path, schema: Any) -> pd.DataFrame:

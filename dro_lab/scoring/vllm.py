@@ -63,6 +63,14 @@ class VLLMScorer(ReferenceScorer):
         """Score with the vLLM that ``trainer``, TRL's, samples with."""
         self._trainer, self._engine = trainer, None
 
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on; what vLLM's cache saved is counted anew."""
+        return {"texts": dict(self._texts), "fallbacks": dict(self._fallbacks)}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self._texts, self._fallbacks = Counter(carried["texts"]), Counter(carried["fallbacks"])
+
     def metrics(self) -> Mapping[str, float]:
         """Since the start: ``scorer/vllm_texts`` and ``scorer/hf_texts``, how often the policy was read instead and
         why (``scorer/fallbacks``, ``scorer/fallbacks/REASON``), and of vLLM's prefix cache ``scorer/cached_share``
@@ -112,7 +120,8 @@ class VLLMScorer(ReferenceScorer):
 
     def _engine_for(self, model: PreTrainedModel) -> Engine:
         trainer = self._trainer
-        if trainer is None or model is not trainer.policy:
+        lent = getattr(trainer, "lent", lambda: None)  # the trainer's policy as a plain model
+        if trainer is None or (model is not trainer.policy and model is not lent()):
             raise CannotScoreError("weights", "vLLM holds the weights of the policy that is trained, not of this one")
         if trainer._last_loaded_step != trainer.state.global_step:
             raise CannotScoreError("weights", "vLLM has not got the last update yet")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class PartClock:
@@ -31,6 +32,16 @@ class PartClock:
         finally:
             self._settle()
             self._open.pop()
+
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on."""
+        self._settle()
+        return {"seconds": dict(self.seconds)}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process: its seconds count too."""
+        for name, seconds in carried["seconds"].items():
+            self.seconds[name] += seconds
 
     @property
     def elapsed(self) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dro_lab.evaluation.evaluate import Evaluation
 
@@ -55,6 +56,14 @@ class PolicyKeeper:
             f"policy/ is that of step {step}, where {self.objective} was highest ({value:.3f}); the figures after "
             "training are the last policy's"
         )
+
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on; the policy itself is carried beside it."""
+        return {"best": self.best}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self.best = None if carried["best"] is None else (carried["best"][0], carried["best"][1])
 
     def _write(self) -> None:
         aside = self.folder.with_name(f".{self.folder.name}.new")

@@ -194,6 +194,14 @@ class FiniteGuard:
                 "algorithm.learning_rate, or look at the model and the rows"
             )
 
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on."""
+        return {"found": self.found, "in_a_row": self._in_a_row}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self.found, self._in_a_row = carried["found"], carried["in_a_row"]
+
     def _names(self, rows: Sequence[int], tensors: Mapping[str, Tensor]) -> list[str]:
         ids, mask = tensors.get("completion_ids"), tensors.get("completion_mask")
         if ids is None or mask is None:

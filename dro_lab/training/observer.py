@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -72,7 +72,24 @@ class RunObserver(TrainerCallback):
     keep_best: Callable[[Evaluation], None] = lambda evaluation: None
     _held_out: Mapping[str, float] = field(default_factory=dict)  # what monitors know of the last evaluation
     _training_since: float = 0.0
+    _first: int = 0  # steps that an earlier process did
     _sampled: Counter[str] = field(default_factory=Counter)  # rollouts and tokens since the start
+
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on; evaluations are read back from the record."""
+        return {
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+            "steps_done": self.steps_done,
+            "empty_steps": self.empty_steps,
+            "held_out": dict(self._held_out),
+            "sampled": dict(self._sampled),
+        }
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self.alarms = [Alarm(**alarm) for alarm in carried["alarms"]]
+        self.steps_done, self.empty_steps = carried["steps_done"], carried["empty_steps"]
+        self._held_out, self._sampled = carried["held_out"], Counter(carried["sampled"])
 
     # -------------------------------------------------------------------------------- training rollouts
 
@@ -105,8 +122,8 @@ class RunObserver(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.console.start(self.planned)
-        self._training_since = self.clock.elapsed
+        self.console.start(self.planned, done=state.global_step)
+        self._training_since, self._first = self.clock.elapsed, state.global_step
 
     def on_log(
         self,
@@ -135,7 +152,7 @@ class RunObserver(TrainerCallback):
             reward=numbers.get("reward/sampled", math.nan),
             quality=numbers.get("quality/sampled", math.nan),
             reasoning=numbers.get("rollouts/reasoning_tokens", math.nan),
-            seconds_left=spent / step * (self.planned - step),
+            seconds_left=spent / (step - self._first) * (self.planned - step),
             health=self.watch.tag,
         )
         self._raise(step, alerts)

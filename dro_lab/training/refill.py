@@ -50,6 +50,14 @@ class Prompts:
             taken.append(index)
         return taken
 
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on."""
+        return {"position": self.position}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process."""
+        self.position = int(carried["position"])
+
     def _at(self, position: int) -> int:
         epoch, place = divmod(position, self.rows)
         return int(np.random.default_rng([self.seed, 71, epoch]).permutation(self.rows)[place])

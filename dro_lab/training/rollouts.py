@@ -5,7 +5,7 @@ Training and evaluation take the same way, so a held-out reward is computed as a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +32,10 @@ class ScoredStep:
     rows: tuple[int, ...] = ()  # indices of the training rows, one a group
     replaced: tuple[tuple[ScoredStep, tuple[int, ...]], ...] = ()  # groups that refill took out, by step
     metrics: Mapping[str, float] = field(default_factory=dict)  # of refill
+
+
+StepObserver = Callable[[ScoredStep, Tensor], Mapping[str, float]]
+"""Called once per sampling round with the scored rollouts and advantages (P, G); returns metrics to log."""
 
 
 class RolloutScorer:
@@ -68,6 +72,15 @@ class RolloutScorer:
         self.ranks = Ranks()  # the trainer says which there are
         self.chat_template_kwargs = dict(chat_template_kwargs)
         self.splitter = Splitter(tokenizer, fmt, eos_token_ids=eos_token_ids)
+
+    def carried(self) -> Mapping[str, Any]:
+        """What a later process must know to go on: the memory of gate and filter, and when the lagged policy is due."""
+        return {"state": self.state, "refreshed": self.policies.refreshed}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on behind an earlier process; the lagged policy's weights are brought beside it."""
+        self.state = carried["state"]
+        self.policies.refreshed = carried["refreshed"]
 
     def render(self, prompts: Sequence[Prompt]) -> list[str]:
         """The prompts as the policy sees them."""

@@ -1,43 +1,39 @@
 """The one seam with TRL: GRPOTrainer with two overridden methods, and nothing copied from it.
 
-Stage A replaces how rewards are computed (`_calculate_rewards`); stage B replaces the advantages that TRL made and
-takes dropped groups out of the loss (`_generate_and_score_completions`). Loss and gradients are TRL's, and looked at
-(`dro_lab.training.finite_steps`). To upgrade TRL 1.16.0, move the pin of tests/contract/test_trl_seam.py and run it.
+Stage A replaces how rewards are computed (`_calculate_rewards`), stage B TRL's advantages, and takes dropped groups out
+of the loss (`_generate_and_score_completions`). To upgrade TRL 1.16.0, move the pin of tests/contract/test_trl_seam.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import gather
 from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from dro_lab.launch.group import ranks
+from dro_lab.resume.steps import ResumableSteps
 from dro_lab.training.arguments import placeholder
 from dro_lab.training.clock import PartClock
 from dro_lab.training.colocated import starting_vllm
 from dro_lab.training.dropped import as_rows, loss_mask, per_rollout, take_out_dropped
 from dro_lab.training.empty_update import SkipEmptyUpdate
 from dro_lab.training.finite_steps import FiniteSteps
-from dro_lab.training.greedy import greedy_decoding
+from dro_lab.training.lending import LentPolicy
 from dro_lab.training.nonfinite import FiniteGuard
 from dro_lab.training.ranks import over_all_ranks, whole_step
 from dro_lab.training.refill import Refill
-from dro_lab.training.rollouts import RolloutScorer, ScoredStep
+from dro_lab.training.rollouts import RolloutScorer, ScoredStep, StepObserver
+from dro_lab.training.weights import underlying
 from dro_lab.types import Row
 
-StepObserver = Callable[[ScoredStep, Tensor], Mapping[str, float]]
-"""Called once per sampling round with the scored rollouts and advantages (P, G); returns metrics to log."""
 
-
-class LabTrainer(FiniteSteps, GRPOTrainer):
+class LabTrainer(FiniteSteps, ResumableSteps, LentPolicy, GRPOTrainer):
     """GRPO whose rewards, masks and advantages come from the lab's pipeline.
 
     Args:
@@ -70,7 +66,10 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
         self.ranks = scoring.ranks = ranks()
         self._kl_weight = self.beta
         self.add_callback(SkipEmptyUpdate(self))
-        self.guard.watch(self.policy)
+        self._kind = type(underlying(self.policy))  # before an engine makes it its own
+        self.guard.watch(underlying(self.policy))
+        if underlying(self.policy) is not self.policy:  # PEFT's model calls the one it adapted past its hooks
+            self.guard.watch(self.policy)
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -87,7 +86,7 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
         ):
             indices = tuple(example["row"] for example in inputs[:: self.num_generations])
             scored = self.scoring.score(
-                self.policy,
+                self.readable(),
                 [self.rows[index] for index in indices],
                 completion_ids_list,
                 group_size=int(self.num_generations or 0),
@@ -127,25 +126,3 @@ class LabTrainer(FiniteSteps, GRPOTrainer):
             batch = super()._generate_and_score_completions(inputs)
         assert self._scored is not None  # TRL has called _calculate_rewards
         return batch, self._scored
-
-    def sample(
-        self, prompt_ids: Sequence[Sequence[int]], n: int, *, batch_size: int, seed: int, greedy: bool = False
-    ) -> list[list[int]]:
-        """``n`` completions a prompt, prompt-major, by the engine and settings of training; ``greedy``: the likeliest.
-
-        Training's own random numbers are left as they were, so evaluating more often never changes a run.
-        """
-        repeated = [list(ids) for ids in prompt_ids for _ in range(n)]
-        size = max(1, batch_size // n) * n
-        model, training = self.policy, self.policy.training
-        model.eval()
-        try:
-            with torch.random.fork_rng(), greedy_decoding(self) if greedy else nullcontext():
-                torch.manual_seed(seed)
-                return [
-                    list(ids)
-                    for start in range(0, len(repeated), size)
-                    for ids in self._generate_single_turn(repeated[start : start + size], None, {}, n)[0]
-                ]
-        finally:
-            model.train(training)

@@ -1,0 +1,159 @@
+"""Checkpoints as the trainer meets them: when one is due, what is in it, and where training goes on.
+
+They lie at the borders of generation batches: TRL restores neither its inner step nor the batch that several updates
+share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dro_lab.record.writer import RunRecord
+from dro_lab.resume.checkpoint import Checkpoints, link_folder, write_state
+from dro_lab.resume.interrupt import Interrupt
+
+LAGGED = "lagged.safetensors"
+BEST = "best"
+
+
+class Carried(Protocol):
+    """A part of a run with memory."""
+
+    def carried(self) -> Mapping[str, Any]:
+        """What it must know to go on, as plain JSON."""
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
+
+class ResumableSteps:
+    """Stands before TRL's trainer in the order of classes, and makes its checkpoints whole or not there at all."""
+
+    saving: Saving | None = None
+    accelerator: Any
+    args: Any
+    state: Any
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: the lab keeps its own record."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """TRL's, with the lab's own beside it."""
+        saving, ranks, step = self.saving, self.accelerator, self.state.global_step
+        assert saving is not None
+        self.state.log_history = []  # it is in metrics.jsonl, and would be written anew each time
+
+        def fill() -> Path:
+            ranks.wait_for_everyone()
+            super(ResumableSteps, self)._save_checkpoint(model, trial)  # type: ignore[misc]
+            made = Path(self.args.output_dir) / f"checkpoint-{step}"
+            saving.fill(made, step=step, rank=ranks.process_index)
+            ranks.wait_for_everyone()
+            return made
+
+        if ranks.is_main_process:
+            saving.checkpoints.write(step, fill)
+        else:
+            fill()
+            saving.checkpoints.last = step
+        ranks.wait_for_everyone()
+
+
+@dataclass
+class Saving(TrainerCallback):
+    """Decides when to save, and knows what.
+
+    Args:
+        every: optimizer steps between two checkpoints, at least; 0: none but on Ctrl-C.
+        planned: optimizer steps of the run; after the last nothing is saved, since the run ends.
+        parts: of the run with memory, by name.
+        best: the folder of the best policy so far, where the run keeps it.
+        lagged: the lagged policy's weights; none where nobody asks for it.
+        about: written beside, to be compared when the run goes on.
+    """
+
+    checkpoints: Checkpoints
+    record: RunRecord
+    every: int
+    planned: int
+    parts: Callable[[], Mapping[str, Carried]]
+    best: Callable[[], Path | None]
+    lagged: Callable[[], Mapping[str, torch.Tensor]]
+    about: Mapping[str, Any]
+    interrupt: Interrupt
+    trainer: Any = None
+    _first: int = 0  # step at which this process began
+
+    def fill(self, made: Path, *, step: int, rank: int) -> None:
+        """Write the lab's own state into a checkpoint that is being made."""
+        parts = {name: part.carried() for name, part in self.parts().items()}
+        state = {"step": step, **self.about, "parts": parts, "record": self.record.mark()}
+        write_state(made, state, rank=rank)
+        if rank == 0:
+            if tensors := self.lagged():
+                save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, made / LAGGED)
+            if (best := self.best()) is not None:
+                link_folder(best, made / BEST)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._first = state.global_step
+        advance_sampler(kwargs["train_dataloader"], step=state.global_step, rounds=args.gradient_accumulation_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Behind the observer, which has recorded the step and evaluated: a checkpoint holds all of its step."""
+        if not logs or "loss" not in logs:
+            return
+        asked = self._asked()
+        if control.should_training_stop or state.global_step >= self.planned:
+            if asked:
+                raise KeyboardInterrupt
+            self.interrupt.at_once = True
+            return
+        last = max(self.checkpoints.last or 0, self._first)
+        due = self.every and state.global_step // self.every > last // self.every
+        if (asked or due) and self._at_border():
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._asked():
+            raise KeyboardInterrupt
+
+    def _at_border(self) -> bool:
+        """Whether the next update samples anew."""
+        step, shared = self.trainer._step, self.trainer.args.steps_per_generation * self.trainer.num_iterations
+        return bool(step % shared == 0)
+
+    def _asked(self) -> bool:
+        """Whether Ctrl-C reached any rank: all save together."""
+        ranks = self.trainer.accelerator
+        if ranks.num_processes == 1:
+            return self.interrupt.asked
+        return bool(ranks.gather(torch.tensor([int(self.interrupt.asked)], device=ranks.device)).any())
+
+
+def advance_sampler(loader: Any, *, step: int, rounds: int) -> None:
+    """Bring TRL's sampler to the epoch of ``step``: it draws an order each epoch from numbers of its own, which the
+    trainer, who skips the batches within the epoch, knows nothing of."""
+    sampler = loader.batch_sampler
+    while hasattr(sampler, "batch_sampler"):
+        sampler = sampler.batch_sampler
+    sampler = sampler.sampler
+    for _ in range(step // max(1, math.ceil(len(loader) / rounds))):
+        torch.randperm(sampler.num_samples, generator=sampler.generator)
