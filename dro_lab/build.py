@@ -20,6 +20,7 @@ from dro_lab.evaluation.corpus import figure_names
 from dro_lab.evaluation.settings import EvaluationSettings, check_objective, evaluation_settings, present_splits
 from dro_lab.health import Watch, build_watch
 from dro_lab.judges.protocol import Judge
+from dro_lab.launch.world import processes
 from dro_lab.models import PolicySpec, context_length, knows_twins_only, load_config, load_tokenizer, policy_spec
 from dro_lab.pipeline import Pipeline
 from dro_lab.scoring.reference import ReferenceScorer
@@ -174,7 +175,7 @@ def without_refill(filtering: DictConfig) -> DictConfig:
 
 def _check_rows(task: Task, cfg: DictConfig, evaluation: EvaluationSettings) -> None:
     rounds = cfg.algorithm.get("steps_per_generation") or cfg.algorithm.get("gradient_accumulation_steps", 1)
-    needed = cfg.algorithm.per_device_train_batch_size * rounds // cfg.algorithm.num_generations
+    needed = cfg.algorithm.per_device_train_batch_size * rounds * processes(cfg) // cfg.algorithm.num_generations
     if cfg.steps and len(task.splits["train"]) < needed:
         raise UserError(
             f"dataset={task.name}: {len(task.splits['train'])} usable training rows, but a step takes {needed} prompts"

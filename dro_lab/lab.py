@@ -29,6 +29,8 @@ from dro_lab.health.measure import ReferenceChecks, answer_metrics
 from dro_lab.judges.exact import ExactJudge
 from dro_lab.judges.protocol import Judge
 from dro_lab.judges.quality import asked_once, quality
+from dro_lab.launch.seat import Seat, WhenWrapped, seated
+from dro_lab.launch.world import check_wrapped, processes, splits_weights, world
 from dro_lab.models import load_weights
 from dro_lab.record import Comparison, RunRecord, Summary
 from dro_lab.record.files import artifacts, remove_empty
@@ -46,6 +48,7 @@ from dro_lab.training.policies import Policies
 from dro_lab.training.refill import Prompts, Refill
 from dro_lab.training.rollouts import RolloutScorer
 from dro_lab.training.trainer import LabTrainer
+from dro_lab.training.weights import save_policy
 from dro_lab.types import Row
 
 OWN_THREADS = torch.get_num_threads()
@@ -99,9 +102,21 @@ def run(
         KeyboardInterrupt: after the record was closed as interrupted.
     """
     reset_process(cfg)
-    console = RunConsole()
-    clock = PartClock()
-    built = build(cfg, names, folder)
+    with seated(cfg, folder) as seat:
+        return _run(cfg, names, seat, trial, settings=settings, goes_on=goes_on)
+
+
+def _run(
+    cfg: DictConfig,
+    names: Mapping[str, str],
+    seat: Seat,
+    trial: RunTrial,
+    *,
+    settings: CheckpointSettings | None,
+    goes_on: bool,
+) -> Outcome:
+    folder, console, clock = seat.own, seat.console(), PartClock()
+    cfg, built = seat.quiet(cfg, build(cfg, names, seat.shared))
     _banner(console, cfg, built)
     going = GoingOn(folder, settings, goes_on)
     going.find(built.task, planned=cfg.steps, say=console.say, warn=console.warn)
@@ -215,6 +230,7 @@ class Run:
             else None,
             guard=FiniteGuard(action=self.cfg.on_nonfinite, folder=self.folder, say=self.console.warn),
             model=model,
+            peft_config=self.built.spec.peft_config(),
             args=self.built.arguments,
             train_dataset=Dataset.from_list(
                 [{"prompt": [dict(m) for m in row.prompt], "row": i} for i, row in enumerate(train_rows)]
@@ -231,9 +247,13 @@ class Run:
     def go(self, model: PreTrainedModel) -> None:
         """Evaluate, train, evaluate, save."""
         trainer = self.prepare(model)
+        check_wrapped(trainer, self.cfg, self.built.names["launch"])
+        trainer.add_callback(
+            WhenWrapped(trainer, self.cfg, self.built.names["launch"], lambda: self.observer.run_evaluation(0))
+        )
         self.going.restore(self)
         self._start_tracker()
-        if self.going.found is None:
+        if self.going.found is None and not splits_weights(self.cfg):
             self.observer.run_evaluation(0)
         if self.cfg.steps:
             self._train(trainer)
@@ -246,8 +266,7 @@ class Run:
 
     def _save_policy(self, folder: Path) -> None:
         assert self.trainer is not None
-        self.trainer.policy.save_pretrained(folder)
-        self.built.tokenizer.save_pretrained(folder)
+        save_policy(self.trainer.policy, self.built.tokenizer, folder, kind=self.trainer.kind, writes=world().first)
 
     def _scoring(self, model: Any) -> RolloutScorer:
         built = self.built
@@ -275,6 +294,7 @@ class Run:
         policies = Policies(
             scored_by=self.cfg.scored_by,
             lag=self.cfg.lag,
+            adapted=built.spec.peft is not None,
             judged_by_reference=built.judge.asks_reference or keeps_start(built.evaluation.kl, model),
         )
         policies.start(model)
@@ -297,7 +317,7 @@ class Run:
         return Evaluator(
             sample=trainer.sample,
             scoring=scoring,
-            model=lambda: trainer.policy,
+            model=trainer.readable,
             rows={split: self._rows(split) for split in (built.evaluation.split, *built.evaluation.also)},
             task=built.task,
             judge=built.judge,
@@ -431,7 +451,7 @@ def _banner(console: RunConsole, cfg: DictConfig, built: Built) -> None:
     console.say(f"policy   {built.spec.name}")
     if cfg.steps:
         group, batch = cfg.algorithm.num_generations, cfg.algorithm.per_device_train_batch_size
-        rollouts = batch * (cfg.algorithm.get("gradient_accumulation_steps") or 1)
+        rollouts = batch * (cfg.algorithm.get("gradient_accumulation_steps") or 1) * processes(cfg)
         console.say(
             f"step     {rollouts // group} prompts x {group} rollouts of at most "
             f"{cfg.rollout.max_completion_length} tokens"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dro_lab.checks import choice, flag
+from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +52,22 @@ class PolicySpec:
     reasoning_close: str
     close_prefix: str
     close_suffix: str
+    peft: str | None = None
+    lora: dict[str, Any] = field(default_factory=dict)
+
+    def peft_config(self) -> Any:
+        """PEFT's configuration of the adapter that is trained; None where all weights are."""
+        if self.peft is None:
+            return None
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.lora["r"],
+            lora_alpha=self.lora["alpha"],
+            lora_dropout=self.lora["dropout"],
+            target_modules=self.lora["target_modules"],
+            task_type="CAUSAL_LM",
+        )
 
     @property
     def local(self) -> bool:
@@ -86,6 +102,7 @@ def policy_spec(model: DictConfig, *, dataset: str | None = None) -> PolicySpec:
         UserError: a key is unknown or missing, or the folder is not there or incomplete.
     """
     values: dict[str, Any] = OmegaConf.to_container(model, resolve=True)  # type: ignore[assignment]
+    values = {"peft": None, "lora": {}, **values}  # records of earlier versions have neither
     allowed = set(PolicySpec.__dataclass_fields__)
     if unknown := sorted(set(values) - allowed):
         raise UserError(f"model.{unknown[0]}: unknown key; allowed are {', '.join(sorted(allowed))}")
@@ -108,6 +125,7 @@ def policy_spec(model: DictConfig, *, dataset: str | None = None) -> PolicySpec:
         raise UserError(
             "model.reasoning_open and model.reasoning_close must not be empty, for example <think>, </think>"
         )
+    _check_peft(values["peft"], values["lora"])
     spec = PolicySpec(**values)
     looks_like_path = spec.path.startswith((".", "/", "~")) or spec.path.count("/") > 1 or Path(spec.path).exists()
     if looks_like_path:
@@ -115,9 +133,39 @@ def policy_spec(model: DictConfig, *, dataset: str | None = None) -> PolicySpec:
     return spec
 
 
+LORA = ("r", "alpha", "dropout", "target_modules")
+
+
+def _check_peft(peft: Any, lora: Any) -> None:
+    if peft is None:
+        return
+    choice("model.peft", peft, ("lora",), todo="or null, which trains all weights")
+    if not isinstance(lora, dict) or set(lora) != set(LORA):
+        raise UserError(f"model.lora={lora}: must hold the keys {', '.join(LORA)}; conf/model/tiny.yaml has them")
+    whole("model.lora.r", lora["r"], low=1, todo="16 is the default")
+    whole("model.lora.alpha", lora["alpha"], low=1, todo="twice model.lora.r is the default")
+    number("model.lora.dropout", lora["dropout"], low=0.0, high=0.9, todo="0 is the default")
+    modules = lora["target_modules"]
+    named = isinstance(modules, list) and modules and all(isinstance(name, str) for name in modules)
+    if modules != "all-linear" and not named:
+        raise UserError(
+            f"model.lora.target_modules={modules}: must be all-linear, or a list of names such as [q_proj, v_proj]"
+        )
+    if named and "lm_head" in modules:
+        raise UserError(
+            f"model.lora.target_modules={modules}: TRL reads the LM head's weight itself, so an adapter on it would "
+            "never be trained; leave lm_head out"
+        )
+
+
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"model.path={folder}: no such folder. Give a folder in Hugging Face format, or a hub name.")
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UserError(
+            f"model.path={folder}: holds an adapter alone. Give the folder above it, where a run saves the policy with "
+            "the adapter merged, or merge it into its model (PEFT's merge_and_unload) and give the result."
+        )
     if not (folder / "config.json").is_file():
         raise UserError(
             f"model.path={folder}: no config.json, so it is no checkpoint in Hugging Face format. "

@@ -181,9 +181,11 @@ def _outside(error: Exception) -> str | None:
 
 
 def _refuse(message: str) -> NoReturn:
-    here = world()
-    if here.first or message_is_own():
-        print(f"error: {message}" if here.first else f"error: process {here.rank}: {message}", file=sys.stderr)
+    here, group = world(), sys.modules.get("dro_lab.launch.group")
+    if here.first:
+        print(f"error: {message}", file=sys.stderr)
+    elif group is not None and group.ranks().count > 1:  # before they have met, all refuse the same
+        print(f"error: process {here.rank}: {message}", file=sys.stderr)
     sys.exit(BAD_INPUT)  # passes through Hydra without a word
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from dro_lab.evaluation.intervals import FloatArray
-from dro_lab.scoring.head import evaluating, plain_head
+from dro_lab.scoring.head import WithoutAdapter, asked, plain_head
 
 TOKENS, CHUNK = 2048, 512
 """Padded tokens of one forward, and positions whose whole distributions are held at once."""
@@ -28,8 +28,8 @@ def keeps_start(asked: str | bool, model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def kl_to_start(
-    model: PreTrainedModel,
-    start: PreTrainedModel,
+    model: PreTrainedModel | WithoutAdapter,
+    start: PreTrainedModel | WithoutAdapter,
     prompt_ids: Sequence[Sequence[int]],
     completion_ids: Sequence[Sequence[int]],
     *,
@@ -51,14 +51,15 @@ def kl_to_start(
     """
     rows = [(list(prompt_ids[n // group_size]), list(ids)) for n, ids in enumerate(completion_ids)]
     total_N = torch.zeros(len(rows), dtype=torch.float64)
-    with evaluating(model), evaluating(start):
-        for batch in _batches(rows):
-            hidden = [_hidden(policy, [rows[n] for n in batch]) for policy in (model, start)]
-            owner = torch.repeat_interleave(torch.tensor(batch), torch.tensor([len(rows[n][1]) for n in batch]))
-            for places, p_ND, q_ND in zip(
-                owner.split(CHUNK), hidden[0].split(CHUNK), hidden[1].split(CHUNK), strict=True
-            ):
-                total_N.index_add_(0, places, _kl(_logps(model, p_ND), _logps(start, q_ND)).double().cpu())
+    for batch in _batches(rows):
+        owner = torch.repeat_interleave(torch.tensor(batch), torch.tensor([len(rows[n][1]) for n in batch]))
+        hidden, plain = [], []
+        for policy in (model, start):
+            with asked(policy) as body:
+                hidden.append(_hidden(body, [rows[n] for n in batch]))
+            plain.append(body)  # its head is no adapter's
+        for places, p_ND, q_ND in zip(owner.split(CHUNK), hidden[0].split(CHUNK), hidden[1].split(CHUNK), strict=True):
+            total_N.index_add_(0, places, _kl(_logps(plain[0], p_ND), _logps(plain[1], q_ND)).double().cpu())
     count_N = torch.tensor([len(ids) for _, ids in rows], dtype=torch.float64)
     sums_PG, counts_PG = (values.view(-1, group_size).numpy() for values in (total_N, count_N))
     tokens_P = counts_PG.sum(1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,3 +61,45 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in modules:
             module.training = True
+
+
+class WithoutAdapter:
+    """A policy that is trained by an adapter, as it was before: its layers with the adapter switched off.
+
+    Costs no second copy of the weights. It is asked through `asked` alone.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    @property
+    def config(self) -> Any:
+        return self._model.config
+
+    @property
+    def device(self) -> torch.device:
+        return self._model.device
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the model itself."""
+        return (weight for name, weight in self._model.named_parameters() if ".lora_" not in name)
+
+    @contextmanager
+    def switched_off(self) -> Iterator[PreTrainedModel]:
+        """The model, its adapter off inside."""
+        layers: list[Any] = [module for module in self._model.modules() if hasattr(module, "lora_A")]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield self._model
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+
+@contextmanager
+def asked(policy: PreTrainedModel | WithoutAdapter) -> Iterator[PreTrainedModel]:
+    """The model to ask for probabilities: dropout off inside, an adapter off where that is the policy."""
+    chosen = policy.switched_off() if isinstance(policy, WithoutAdapter) else nullcontext(policy)
+    with chosen as model, evaluating(model):
+        yield model

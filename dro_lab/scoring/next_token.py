@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dro_lab.scoring.head import evaluating
+from dro_lab.scoring.head import WithoutAdapter, asked
 
 PLACES_THROUGH_HEAD = 1024
 """Positions that go through the LM head at once, at most: bounds the largest logits tensor."""
 
 
 def next_token_logps(
-    model: PreTrainedModel,
+    model: PreTrainedModel | WithoutAdapter,
     prompts: Sequence[Sequence[int]],
     tokens: Sequence[int],
     *,
@@ -43,9 +43,9 @@ def next_token_logps(
         raise ValueError("a prompt without tokens has no next token; give at least one")
     found = torch.zeros(len(prompts), len(tokens))
     wanted = torch.tensor(list(tokens), dtype=torch.int64, device=model.device)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), asked(model) as policy:
         for batch in _batches(prompts, tokens_per_batch):
-            found[batch] = _forward(model, [prompts[number] for number in batch], wanted)
+            found[batch] = _forward(policy, [prompts[number] for number in batch], wanted)
     return found
 
 

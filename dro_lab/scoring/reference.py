@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dro_lab.checks import flag
 from dro_lab.errors import UserError
-from dro_lab.scoring.head import evaluating
+from dro_lab.scoring.head import WithoutAdapter, asked
 from dro_lab.scoring.plain import PlainEngine
 from dro_lab.scoring.segments import Segmenter, candidates, top_k
 from dro_lab.scoring.shared import SharedEngine
@@ -123,7 +123,7 @@ class ReferenceScorer:
 
     def score(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | WithoutAdapter,
         prompt_ids_P: Sequence[Sequence[int]],
         reasoning_ids_PG: Sequence[Sequence[Sequence[int]]],
         references_P: Sequence[str],
@@ -183,8 +183,8 @@ class ReferenceScorer:
         ]
         tree = Tree(prompts=prompt_ids_P, roots=roots, stems=stems)
         choose = partial(top_k, k=prefixes.k if prefixes else 0)
-        with torch.no_grad(), evaluating(model):
-            found = self._read(model, tree, choose, ranks=ranks)
+        with torch.no_grad(), asked(model) as policy:
+            found = self._read(policy, tree, choose, ranks=ranks)
         shape = (len(prompt_ids_P), len(reasoning_ids_PG[0]) if reasoning_ids_PG else 0)
         return _gathered(
             found, write.targets_P, points, shape, k=prefixes.k if prefixes else None, masked=masked, ranks=ranks

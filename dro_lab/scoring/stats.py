@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from dro_lab.errors import UserError
+from dro_lab.scoring.head import WithoutAdapter
 from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import SplitGroups
 from dro_lab.types import Need, PrefixPlan, RolloutGroups, Stat, TokenStats
@@ -94,7 +95,7 @@ def collect(
     groups: RolloutGroups,
     split: SplitGroups,
     *,
-    models: Mapping[str, PreTrainedModel],
+    models: Mapping[str, PreTrainedModel | WithoutAdapter],
     prompt_ids_P: list[list[int]],
     scorer: ReferenceScorer,
     quality: Quality,

@@ -66,7 +66,7 @@ class LabTrainer(FiniteSteps, ResumableSteps, LentPolicy, GRPOTrainer):
         self.ranks = scoring.ranks = ranks()
         self._kl_weight = self.beta
         self.add_callback(SkipEmptyUpdate(self))
-        self._kind = type(underlying(self.policy))  # before an engine makes it its own
+        self.kind = type(underlying(self.policy))  # before an engine makes it its own
         self.guard.watch(underlying(self.policy))
         if underlying(self.policy) is not self.policy:  # PEFT's model calls the one it adapted past its hooks
             self.guard.watch(self.policy)
