@@ -9,6 +9,8 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from dro_lab.errors import UserError
+from dro_lab.judges.keys import refuse_keys
+from dro_lab.secrets import hide
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -35,9 +37,10 @@ def command(
         print(usage)
         return 0
     try:
+        refuse_keys(given)  # what is given is recorded, and stands in pages and error texts
         return work(given) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {hide(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         if interrupted is None:

@@ -38,6 +38,7 @@ from dro_lab.resume.checkpoint import CheckpointError
 from dro_lab.resume.disk import cannot_go_on, is_full
 from dro_lab.resume.going_on import GoingOn, short
 from dro_lab.resume.settings import CheckpointSettings
+from dro_lab.secrets import hide
 from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
@@ -389,8 +390,8 @@ class Run:
         """Write the summary, the report and the tracker's end, whatever the status."""
         summary = self.summary(status, error)
         remove_empty(self.folder / "trainer")  # TRL makes its folder whether it writes there or not
-        self.record.summary(summary)
         self.record.close()
+        self.record.summary(summary)  # last: a run whose process is killed before this can go on
         if self.observer.evaluations and self.cfg.report:
             from dro_lab.report import write_report  # matplotlib takes a second that the first step should not wait for
 
@@ -414,9 +415,9 @@ class Run:
     def close_anyway(self, status: str, error: str) -> None:
         """Close after a failure; what fails on the way is said, and does not hide why the run ended."""
         try:
-            self.close(status, error)
+            self.close(status, hide(error))
         except Exception as failure:
-            self.console.warn(f"the record could not be closed: {type(failure).__name__}: {failure}")
+            self.console.warn(hide(f"the record could not be closed: {type(failure).__name__}: {failure}"))
 
     def give_up(self) -> None:
         """End where the disk takes no more: nothing is merged, so that all that was saved stays as it is."""

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dro_lab.config import check, chosen_names
@@ -29,6 +29,7 @@ from dro_lab.judges.keys import refuse_keys
 from dro_lab.launch.world import check_launch, silent_rank, world
 from dro_lab.resume.place import forget, taken
 from dro_lab.resume.settings import checkpoint_settings
+from dro_lab.secrets import hide, refuse_recorded
 from dro_lab.sweep.plugin import register
 from dro_lab.sweep.trial import current_trial, job_mark
 
@@ -69,7 +70,7 @@ def main() -> None:
         inside = _inside_job(error.__traceback__)
         message = None if inside else _outside(error)
         if message is None:
-            traceback.print_exception(error.with_traceback(inside))
+            _print_traceback(error.with_traceback(inside))
             sys.exit(FAILED)
         _forget_grid(error.__traceback__)
         _refuse(message)
@@ -101,8 +102,8 @@ def job(cfg: DictConfig) -> float:
         raise
     except Exception as error:
         if worker and not searched:  # a traceback does not travel between processes, and some errors do not either
-            traceback.print_exception(error)
-            raise RuntimeError(f"a job failed with {type(error).__name__}: {error}") from None
+            _print_traceback(error)
+            raise RuntimeError(hide(f"a job failed with {type(error).__name__}: {error}")) from None
         raise
 
 
@@ -110,6 +111,7 @@ def _job(cfg: DictConfig) -> float:
     if job_mark() is None and HydraConfig.get().mode is RunMode.MULTIRUN:
         _grids.add(Path(HydraConfig.get().sweep.dir))
     folder = Path(HydraConfig.get().runtime.output_dir)
+    _refuse_secrets(cfg, folder)
     names, searched = chosen_names(cfg, HydraConfig.get().runtime.choices), job_mark() is not None
     with taken(folder, cfg, searched=searched) as goes_on:
         check(cfg)
@@ -125,6 +127,20 @@ def _job(cfg: DictConfig) -> float:
             objective = lab.run(cfg, names, folder, trial, settings=settings, goes_on=goes_on).objective
         trial.end()
     return objective
+
+
+def _refuse_secrets(cfg: DictConfig, folder: Path) -> None:
+    """A key that stands in a file of the user's, or comes from the environment by an interpolation, is not recorded."""
+    hydra_config = HydraConfig.get()
+    noted = [folder / hydra_config.output_subdir] if hydra_config.output_subdir else []
+    if hydra_config.mode is RunMode.MULTIRUN:
+        noted.append(Path(hydra_config.sweep.dir))
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    refuse_recorded(config, noted=noted)
+
+
+def _print_traceback(error: BaseException) -> None:
+    print(hide("".join(traceback.format_exception(error))), file=sys.stderr, end="")
 
 
 @contextmanager
@@ -181,11 +197,8 @@ def _outside(error: Exception) -> str | None:
 
 
 def _refuse(message: str) -> NoReturn:
-    here, group = world(), sys.modules.get("dro_lab.launch.group")
-    if here.first:
-        print(f"error: {message}", file=sys.stderr)
-    elif group is not None and group.ranks().count > 1:  # before they have met, all refuse the same
-        print(f"error: process {here.rank}: {message}", file=sys.stderr)
+    here = world()
+    print(f"error: {message}" if here.size == 1 else f"error: process {here.rank}: {message}", file=sys.stderr)
     sys.exit(BAD_INPUT)  # passes through Hydra without a word
 
 

@@ -28,6 +28,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dro_lab.errors import UserError
+from dro_lab.secrets import hide
 from dro_lab.record.summary import read_summary
 from dro_lab.sweep.claim import LOCKS, MUTEX, worker_of
 from dro_lab.sweep.trial import PRUNED
@@ -82,7 +83,7 @@ def ending_of_record(folder: Path, objective: str) -> Ending | None:
 
 def describe(error: Any) -> str:
     """An exception in one line; the kind of one that is not meant for users."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return hide(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
 
 
 class Owner:

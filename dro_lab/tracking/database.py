@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dro_lab.errors import UserError
+from dro_lab.secrets import hide
 
 WAY_OUT = "or go without it: tracking.offline=true (`python -m dro_lab.sync` uploads later) or tracking=none."
 PROBE = 5.0
@@ -148,7 +149,7 @@ def another_version(uri: str, *, detail: str) -> UserError:
 
 def explain(error: object, *, uri: str) -> UserError:
     """One message for whatever the store answered."""
-    text = " ".join(str(error).split())
+    text = hide(" ".join(str(error).split()))
     if isinstance(error, UserError):
         return error
     if "locked" in text:

@@ -1,0 +1,90 @@
+"""Keys and passwords: they stand in the environment alone, and reach no configuration, record, log or message.
+
+A secret is the value of an environment variable that is named like one (``OPENAI_API_KEY``, ``HF_TOKEN``,
+``MLFLOW_TRACKING_PASSWORD``), or what a configuration holds under the name of a key. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dro_lab.errors import UserError
+
+NAMED = re.compile(r"(?:^|_)(?:KEY|TOKEN|PASSWORD|PASSPHRASE|SECRET)(?:_|$)", re.IGNORECASE)
+"""Environment variables that hold a secret."""
+HELD = re.compile(r"^(?:.*_)?(?:api_?key|authorization|password)$", re.IGNORECASE)
+"""Keys of a configuration that would hold one."""
+USERINFO = re.compile(r"[a-z][a-z0-9+.\\-]*://[^/@\s'\"]*:[^/@\s'\"]+@", re.IGNORECASE)
+"""An address with a password."""
+LEAST = 8
+"""Characters of a secret at least: hiding every "1" or "true" would hide what has to be read."""
+HIDDEN = "***"
+WHAT_TO_DO = (
+    "must not hold a key or a password, since the configuration is recorded. Export it, for example as OPENAI_API_KEY, "
+    "HF_TOKEN or MLFLOW_TRACKING_PASSWORD, and leave it out here"
+)
+
+
+def secrets() -> list[str]:
+    """The secrets of the environment, the longest first (one may be part of another)."""
+    found = {
+        value.strip()
+        for name, value in os.environ.items()
+        if NAMED.search(name) and len(value.strip()) >= LEAST and not value.strip().startswith(("/", "~"))
+    }
+    return sorted(found, key=lambda value: (-len(value), value))
+
+
+def hide(text: str) -> str:
+    """``text`` without the environment's secrets and without passwords in addresses."""
+    for secret in secrets():
+        text = text.replace(secret, HIDDEN)
+    return USERINFO.sub(lambda found: found.group().split("://")[0] + f"://{HIDDEN}@", text)
+
+
+def refuse_secrets(arguments: Sequence[str]) -> None:
+    """Raises `UserError` where an argument holds a secret of the environment or an address with a password."""
+    for argument in arguments:
+        if hide(argument) != argument:
+            key = re.split(r"[=:]", argument, maxsplit=1)[0].lstrip("+~")
+            raise UserError(f"{hide(key)}: {WHAT_TO_DO}")
+
+
+def refuse_recorded(config: Mapping[str, Any], *, noted: Sequence[Path] = ()) -> None:
+    """Refuse a composed and resolved configuration that holds a secret, wherever it came from.
+
+    Args:
+        noted: folders in which Hydra has noted the configuration already; the notes are removed.
+
+    Raises:
+        UserError: naming the key, not the value.
+    """
+    for key, value in _texts(config):
+        if hide(value) != value or (value and HELD.search(key.rsplit(".", 1)[-1])):
+            for folder in noted:
+                for name in ("config.yaml", "overrides.yaml", "hydra.yaml", "multirun.yaml"):
+                    (folder / name).unlink(missing_ok=True)
+            raise UserError(f"{key}: {WHAT_TO_DO}")
+
+
+def _texts(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _texts(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(node, (list, tuple)):
+        for number, value in enumerate(node):
+            yield from _texts(value, f"{prefix}.{number}")
+    elif isinstance(node, str):
+        yield prefix, node
+
+
+class HidingFormatter(logging.Formatter):
+    """Writes log lines, tracebacks included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hide(super().format(record))
