@@ -7,7 +7,7 @@ import math
 import random
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,23 @@ from transformers import PreTrainedModel, PrinterCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from dro_lab.build import Built, build, refusals
-from dro_lab.console import RunConsole, farewell
-from dro_lab.errors import UserError
+from dro_lab.console import RunConsole
+from dro_lab.ending import Ending
 from dro_lab.evaluation.divergence import keeps_start
 from dro_lab.evaluation.evaluate import Evaluator
 from dro_lab.health.measure import ReferenceChecks, answer_metrics
 from dro_lab.judges.exact import ExactJudge
 from dro_lab.judges.protocol import Judge
 from dro_lab.judges.quality import asked_once, quality
+from dro_lab.launch.group import ranks, same
 from dro_lab.launch.seat import Seat, WhenWrapped, seated
 from dro_lab.launch.world import check_wrapped, processes, splits_weights, world
 from dro_lab.models import load_weights
-from dro_lab.record import Comparison, RunRecord, Summary
-from dro_lab.record.files import artifacts, remove_empty
+from dro_lab.record import RunRecord, Summary
 from dro_lab.resume.checkpoint import CheckpointError
 from dro_lab.resume.disk import cannot_go_on, is_full
 from dro_lab.resume.going_on import GoingOn, short
 from dro_lab.resume.settings import CheckpointSettings
-from dro_lab.secrets import hide
 from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
@@ -119,10 +118,10 @@ def _run(
     folder, console, clock = seat.own, seat.console(), PartClock()
     cfg, built = seat.quiet(cfg, build(cfg, names, seat.shared))
     _banner(console, cfg, built)
-    going = GoingOn(folder, settings, goes_on)
+    going = GoingOn(seat.shared, settings, same(goes_on))
     going.find(built.task, planned=cfg.steps, say=console.say, warn=console.warn)
     model = load_weights(built.spec)  # what cannot be loaded is refused before there is a record
-    with RunRecord(folder, mark=going.mark) as record:
+    with RunRecord(folder, mark=going.mark if seat.first else None) as record:
         record.config(OmegaConf.to_yaml(cfg, resolve=True) + HYDRA_NODE)
         environment = record.environment(
             seeds={"seed": cfg.seed, "evaluation": built.evaluation.seed}, threads=torch.get_num_threads()
@@ -132,7 +131,7 @@ def _run(
         try:
             run_.go(model)
             stopped = run_.observer.stopped
-            status, error = ("stopped", stopped) if stopped else ("finished", None)
+            summary = run_.close(*(("stopped", stopped) if stopped else ("finished", None)))
         except KeyboardInterrupt:
             steps = run_.observer.steps_done
             console.warn(f"interrupted after {steps} steps; closing the record (again: leave at once)")
@@ -148,8 +147,8 @@ def _run(
                 raise failure if full else cannot_go_on(folder, failure, step=going.checkpoints.last) from None
             run_.close_anyway("failed", f"{type(failure).__name__}: {failure}")
             raise
-        summary = run_.close(status, error)
-    going.checkpoints.remove_all()
+    if seat.first:
+        going.checkpoints.remove_all()
     run_.goodbye(summary)
     return Outcome(summary=summary, folder=folder)
 
@@ -169,7 +168,7 @@ def reset_process(cfg: DictConfig) -> None:
     transformers_logging.disable_progress_bar()
 
 
-class Run:
+class Run(Ending):
     """The objects of one run and its phases."""
 
     def __init__(
@@ -249,16 +248,18 @@ class Run:
         """Evaluate, train, evaluate, save."""
         trainer = self.prepare(model)
         check_wrapped(trainer, self.cfg, self.built.names["launch"])
-        trainer.add_callback(
-            WhenWrapped(trainer, self.cfg, self.built.names["launch"], lambda: self.observer.run_evaluation(0))
-        )
-        self.going.restore(self)
+        trainer.add_callback(WhenWrapped(trainer, self.cfg, self.built.names["launch"], self._first_evaluation))
+        self.going.restore(self, rank=ranks().index)
         self._start_tracker()
-        if self.going.found is None and not splits_weights(self.cfg):
-            self.observer.run_evaluation(0)
+        if not splits_weights(self.cfg):
+            self._first_evaluation()
         if self.cfg.steps:
             self._train(trainer)
             self.keeper.trained()
+
+    def _first_evaluation(self) -> None:
+        if self.going.found is None:
+            self.observer.run_evaluation(0)
 
     def _train(self, trainer: LabTrainer) -> None:
         saving = trainer.saving
@@ -343,105 +344,6 @@ class Run:
             files=[self.folder / name for name in ("config.yaml", "env.json")],
             folder=self.folder,
             after=self.going.step,
-        )
-
-    def summary(self, status: Any, error: str | None = None) -> Summary:
-        """The summary as of now; *after* is what was measured at the step where the run stands, if anything was."""
-        built, evaluations, steps = self.built, self.observer.evaluations, self.observer.steps_done
-        before = evaluations[0].estimates if evaluations else {}
-        ended = bool(evaluations) and evaluations[-1].step == steps and (steps > 0 or status == "finished")
-        after = evaluations[-1].estimates if ended else {}
-        objective = after[self.cfg.objective].value if self.cfg.objective in after else None
-        return Summary(
-            status=status,
-            error=error if status == "failed" else None,
-            stopped=error if status == "stopped" else None,
-            judge=built.names["judge"],
-            judge_counts=built.judge.metrics(),
-            reward=built.names["reward"],
-            dataset=built.task.name,
-            policy=built.spec.name,
-            seed=self.cfg.seed,
-            provenance=built.task.provenance,
-            metric=built.task.metric_name,
-            samples=built.evaluation.samples,
-            steps=steps,
-            planned_steps=self.cfg.steps,
-            objective=objective,
-            confidence=built.evaluation.confidence,
-            before=before.get("quality"),
-            after=after.get("quality"),
-            win_rate=after.get("win_rate"),
-            comparison=[
-                Comparison(
-                    metric=name,
-                    before=before[name].value if name in before else None,
-                    after=after[name].value if name in after else None,
-                )
-                for name in dict.fromkeys([*before, *after])
-            ],
-            seconds=self.clock.report(),
-            refused=built.task.refused,
-            alarms=self.observer.alarms,
-            notes=[*built.task.notes, *([self.keeper.note] if self.keeper.note else [])],
-        )
-
-    def close(self, status: str, error: str | None) -> Summary:
-        """Write the summary, the report and the tracker's end, whatever the status."""
-        summary = self.summary(status, error)
-        remove_empty(self.folder / "trainer")  # TRL makes its folder whether it writes there or not
-        self.record.close()
-        self.record.summary(summary)  # last: a run whose process is killed before this can go on
-        if self.observer.evaluations and self.cfg.report:
-            from dro_lab.report import write_report  # matplotlib takes a second that the first step should not wait for
-
-            write_report(self.folder)
-        with self.clock.part("other"):
-            self._end_tracker(status, error)
-        return summary
-
-    def _end_tracker(self, status: Any, error: str | None) -> None:
-        """The record is what counts: what the tracker refuses at the end is said, and takes no result away."""
-        tracker = self.built.tracker
-        attach = [lambda: tracker.artifacts(artifacts(self.folder))] if self.tracking else []
-        for call in [*attach, lambda: tracker.finish(status, error=error)]:  # what cannot be attached is still ended
-            try:
-                call()
-            except UserError as failure:
-                self.console.warn(f"the tracker did not take the end of the run, the record is whole: {failure}")
-        if status not in ("finished", "stopped") and tracker.sync_command:  # else the last lines say it
-            self.console.say(f"upload   {tracker.sync_command}")
-
-    def close_anyway(self, status: str, error: str) -> None:
-        """Close after a failure; what fails on the way is said, and does not hide why the run ended."""
-        try:
-            self.close(status, hide(error))
-        except Exception as failure:
-            self.console.warn(hide(f"the record could not be closed: {type(failure).__name__}: {failure}"))
-
-    def give_up(self) -> None:
-        """End where the disk takes no more: nothing is merged, so that all that was saved stays as it is."""
-        self.record.abandon()
-        with suppress(OSError):
-            self.record.summary(self.summary("interrupted"))
-        self.tracking = False  # nothing is attached
-        self._end_tracker("interrupted", "the disk is full")
-
-    def goodbye(self, summary: Summary) -> None:
-        evaluations = self.observer.evaluations
-        first = list(evaluations[0].estimates.values())
-        last = list(evaluations[-1].estimates.values())
-        self.console.result(summary, first, last)
-        if empty := self.observer.empty_steps:
-            self.console.warn(f"{empty} of {summary.steps} steps made no update: gate, filter and masks left nothing")
-        if self.built.task.refused:
-            self.console.warn(f"{len(self.built.task.refused)} rows were refused; `python -m dro_lab.data` says why")
-        farewell(
-            self.console,
-            report=short(self.folder / "report.html") if self.cfg.report else None,
-            folder=short(self.folder),
-            compare=self.built.tracker.ui_command,
-            upload=self.built.tracker.sync_command,
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file
 
 from dro_lab.errors import UserError
+from dro_lab.launch.group import same
 from dro_lab.record.environment import command_line
 from dro_lab.record.writer import NOTHING, Mark
 from dro_lab.resume.checkpoint import Checkpoint, Checkpoints, link_folder, read_state
@@ -101,7 +102,8 @@ class GoingOn:
 
     def restore(self, run: Run, *, rank: int = 0) -> None:
         """Bring the run's parts to where they were; weights, optimizer and random numbers are the trainer's to load."""
-        if self.goes_on:
+        same(None)  # the first rank has cut the record before any other reads it
+        if self.goes_on and rank == 0:
             self.checkpoints.clear_aside()
             self.checkpoints.forget_after(self.found.step if self.found else -1)
             shutil.rmtree(run.keeper.folder, ignore_errors=True)
@@ -113,7 +115,7 @@ class GoingOn:
         policy = _policies(run).lagged
         if policy is not None:
             policy.load_state_dict(load_file(self.found.path / LAGGED))
-        if (self.found.path / BEST).is_dir():
+        if rank == 0 and (self.found.path / BEST).is_dir():
             link_folder(self.found.path / BEST, run.keeper.folder)
         run.observer.evaluations = recorded_evaluations(self.folder)
 
