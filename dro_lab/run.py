@@ -29,7 +29,7 @@ from dro_lab.judges.keys import refuse_keys
 from dro_lab.launch.world import check_launch, silent_rank, world
 from dro_lab.resume.place import forget, taken
 from dro_lab.resume.settings import checkpoint_settings
-from dro_lab.secrets import hide, refuse_recorded
+from dro_lab.secrets import hide, hide_in_logs, refuse_recorded
 from dro_lab.sweep.plugin import register
 from dro_lab.sweep.trial import current_trial, job_mark
 
@@ -111,6 +111,7 @@ def _job(cfg: DictConfig) -> float:
     if job_mark() is None and HydraConfig.get().mode is RunMode.MULTIRUN:
         _grids.add(Path(HydraConfig.get().sweep.dir))
     folder = Path(HydraConfig.get().runtime.output_dir)
+    hide_in_logs()
     _refuse_secrets(cfg, folder)
     names, searched = chosen_names(cfg, HydraConfig.get().runtime.choices), job_mark() is not None
     with taken(folder, cfg, searched=searched) as goes_on:

@@ -84,7 +84,23 @@ def _texts(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 class HidingFormatter(logging.Formatter):
-    """Writes log lines, tracebacks included, without secrets."""
+    """Formats as another formatter does, tracebacks included, without secrets."""
+
+    def __init__(self, inner: logging.Formatter | None) -> None:
+        super().__init__()
+        self.inner = inner or logging.Formatter()
 
     def format(self, record: logging.LogRecord) -> str:
-        return hide(super().format(record))
+        return hide(self.inner.format(record))
+
+
+def hide_in_logs() -> None:
+    """From here on no handler of this process writes a secret; those that were added since the last call join."""
+    loggers = [
+        logging.root,
+        *(found for found in logging.root.manager.loggerDict.values() if hasattr(found, "handlers")),
+    ]
+    for logger in loggers:
+        for handler in logger.handlers:
+            if not isinstance(handler.formatter, HidingFormatter):
+                handler.setFormatter(HidingFormatter(handler.formatter))

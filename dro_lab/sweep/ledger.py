@@ -28,8 +28,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dro_lab.errors import UserError
-from dro_lab.secrets import hide
 from dro_lab.record.summary import read_summary
+from dro_lab.secrets import hide
 from dro_lab.sweep.claim import LOCKS, MUTEX, worker_of
 from dro_lab.sweep.trial import PRUNED
 
