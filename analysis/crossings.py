@@ -19,6 +19,9 @@ from dro_lab.record.read import Run
 FloatArray = NDArray[np.float64]
 
 
+LOAD = 1.5
+"""Times that seeds of one setting may differ in seconds a step; beyond it the machine's load is measured."""
+
 Crossing = Literal["interpolated", "evaluation"]
 """How a crossing is read: where the smoothed curve meets the target, or the first evaluation not below it."""
 
@@ -44,6 +47,15 @@ class Arm:
         """Each seed's highest smoothed value."""
         return np.nanmax(self.values_SE, axis=1)
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the seconds of its seeds tell the machine's load: they differ too much for the same work."""
+        if "seconds" not in self.end_SE:
+            return False
+        steps_SE = self.end_SE.get("steps", np.ones_like(self.values_SE))
+        each_S = np.nanmax(self.end_SE["seconds"], axis=1) / np.nanmax(steps_SE, axis=1)
+        return bool(each_S.max() > LOAD * each_S.min())
+
     def crossings(self, axis: str, levels_B: FloatArray, crossing: Crossing) -> FloatArray:
         """(B, S): x where each seed reaches each level; `CENSORED` where it never does.
 
@@ -66,7 +78,11 @@ class Arm:
 
     def horizon_S(self, axis: str, crossing: Crossing) -> FloatArray:
         """What each seed had taken when it was last looked at: a censored crossing lies beyond."""
-        return np.nanmax((self.end_SE if crossing == "evaluation" else self.x_SE)[axis], axis=1)
+        return np.nanmax(self.readings(crossing)[axis], axis=1)
+
+    def readings(self, crossing: Crossing) -> Mapping[str, FloatArray]:
+        """By axis, where the points of its curve stand."""
+        return self.end_SE if crossing == "evaluation" else self.x_SE
 
 
 def smoothed_arm(

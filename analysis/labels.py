@@ -44,21 +44,20 @@ def label_of(runs: Sequence[Run]) -> dict[Path, str]:
     """The shortest label of each run that says what differs between the runs, the seed left out.
 
     ``r3`` where one setting was run, ``r3`` and ``avg_prob`` where rewards differ, ``r3 omega=4`` where a key does. A
-    key is left out where its value follows from the chosen groups (another reward's own options), repeats another
-    key's, or is the same in all runs of that reward.
+    key is left out where it is the chosen option's own (another reward's omega), or repeats another key under a longer
+    name (``algorithm.max_steps``). A key of its own that happens to change together with a group is named: which of
+    the two made the difference, the runs cannot tell.
     """
     configs = [flat_config(run) for run in runs]
     keys = varying(configs)
     groups = [key for key in keys if key.startswith("names.") and key != "names.reward"]
-    told = {_column(configs, "names.reward"), *(_column(configs, key) for key in groups)}
-    by_group = [tuple(config.get(key) for key in ("names.reward", *groups)) for config in configs]
     chosen: list[str] = []
     for key in keys:
         column = _column(configs, key)
-        if key.startswith("names.") or column in told or _follows(column, by_group):
+        if key.startswith("names.") or _follows(column, _owners(key, configs, groups)):
             continue
-        chosen.append(key)
-        told.add(column)
+        if not any(_same_word(key, other) and column == _column(configs, other) for other in chosen):
+            chosen.append(key)
     rewards = [_reward(run, config) for run, config in zip(runs, configs, strict=True)]
     own = {
         reward: varying([c for c, name in zip(configs, rewards, strict=True) if name == reward]) for reward in rewards
@@ -66,7 +65,7 @@ def label_of(runs: Sequence[Run]) -> dict[Path, str]:
     short = _short([*groups, *chosen])
     labels = {}
     for run, config, reward in zip(runs, configs, rewards, strict=True):
-        told_apart = [key for key in chosen if key in own[reward]]
+        told_apart = [key for key in chosen if key in own[reward] or not key.startswith("reward.")]
         parts = [f"{short[key]}={_text(config[key])}" for key in (*groups, *told_apart) if key in config]
         labels[run.folder] = " ".join([reward, *parts])
     return labels
@@ -80,9 +79,25 @@ def _column(configs: Sequence[Mapping[str, Any]], key: str) -> tuple[Any, ...]:
     return tuple(_hashable(config.get(key)) for config in configs)
 
 
+SETS_OTHERS = ("names.dataset", "names.model", "names.rollout")
+"""Groups whose options set keys of other groups too: sizes that fit the data, an engine's own settings."""
+
+
+def _owners(key: str, configs: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> list[tuple[Any, ...]]:
+    """By run, the chosen options of the groups that decide the key."""
+    named = {f"names.{key.partition('.')[0]}", *SETS_OTHERS} & {"names.reward", *groups}
+    return [tuple(config.get(group) for group in sorted(named)) for config in configs]
+
+
+def _same_word(key: str, other: str) -> bool:
+    """Whether one key's last part ends with the other's: ``algorithm.max_steps`` and ``steps``."""
+    a, b = (name.rpartition(".")[2] for name in (key, other))
+    return a.endswith(b) or b.endswith(a)
+
+
 def _follows(column: Sequence[Any], by_group: Sequence[Any]) -> bool:
-    """Whether the group choices alone decide the value."""
-    return len(set(zip(by_group, column, strict=True))) == len(set(by_group))
+    """Whether the group choices alone decide the value; no group, no choice."""
+    return any(by_group) and len(set(zip(by_group, column, strict=True))) == len(set(by_group))
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:

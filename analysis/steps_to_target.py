@@ -41,6 +41,7 @@ from analysis.command import (
     with_statistics,
 )
 from analysis.crossings import (
+    LOAD,
     Aim,
     Arm,
     Crossing,
@@ -87,6 +88,11 @@ class Found:
     window: int
     crossing: Crossing
     confidence: float
+
+    def at_start(self, label: str) -> int:
+        """How many runs of a setting are at the target at the first reading of their curve."""
+        first_S = self.arms[label].readings(self.crossing)[self.axes[0]][:, 0]
+        return int((self.of(label, self.axes[0]) <= first_S).sum())
 
     def of(self, label: str, axis: str) -> NDArray[np.float64]:
         """Where each seed of a setting reaches the target."""
@@ -162,7 +168,7 @@ def _frame(found: Found, measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         rows.append({"shows": "target", "axis": axis, "value": level})
         for label, arm in found.arms.items():
             band = over_seeds(arm.values_SE, confidence=found.confidence)
-            at = (arm.end_SE if found.crossing == "evaluation" else arm.x_SE)[axis].mean(axis=0)
+            at = arm.readings(found.crossing)[axis].mean(axis=0)
             points = [dict(zip(("x", "value", "low", "high"), p, strict=True)) for p in zip(at, *band, strict=True)]
             own = measured[axis][measured[axis]["label"] == label][["x", "value", "low", "high"]].to_dict("records")
             shown = {
@@ -201,8 +207,10 @@ def _figure(found: Found, frame: pd.DataFrame) -> Figure:
         seeds = {len(arm.seeds) for arm in found.arms.values()}
         over = "seeds" if max(seeds) > 1 else "held-out rows"
         dots = " Dots: evaluations of a single seed." if min(seeds) == 1 else ""
-        lines = f"Lines: means of {found.window} evaluations. " if found.window > 1 else ""
-        caption(figure, f"{lines}Bands: {found.confidence:.0%} intervals over {over}.{dots}")
+        if max(seeds) > 1 and min(seeds) == 1:
+            over += ", of one seed over held-out rows"
+        lines = f"Lines: means of {found.window} evaluations at their middle, so they begin late and end early.\n"
+        caption(figure, f"{lines * (found.window > 1)}Bands: {found.confidence:.0%} intervals over {over}.{dots}")
     return figure
 
 
@@ -233,15 +241,18 @@ def _page(found: Found, *, head: str) -> str:
         if found.crossing == "interpolated"
         else f"at the first evaluation where the mean of the last {found.window} is not below it"
     )
+    level = ""
+    if aim.kind == "final" and found.window > 1:
+        level = f" A final level is the mean of a run's last {found.window} evaluations, not its last value."
     smoothing = f"smoothed by means over {found.window}" if found.window > 1 else "not smoothed"
     lines = [
         f"# What it takes to {metric} {aim.level:.3g}",
         "",
         head,
         "",
-        f"Target: {metric} {aim.words}. Evaluations are {smoothing}; a run reaches the target {where}, and one that "
-        f"never does counts as later than its last step. {found.confidence:.0%} percentile bootstrap intervals over "
-        "seeds.",
+        f"Target: {metric} {aim.words}.{level} Evaluations are {smoothing}; a run reaches the target {where}, and "
+        "one that never does counts as later than its last step. "
+        f"{found.confidence:.0%} percentile bootstrap intervals over seeds.",
         "",
     ]
     lines += [line for group in found.verdicts for line in (f"**{sentence(group, found)}**", "")]
@@ -260,6 +271,8 @@ def _page(found: Found, *, head: str) -> str:
 def sentence(group: Sequence[Verdict], found: Found) -> str:
     """The verdict of one pair, on all axes."""
     first, goal = group[0], f"{found.metric} {found.aim.level:.3g}"
+    if 2 * found.at_start(first.fast) > first.seeds[1]:
+        return f"Most runs of {first.fast} are at {goal} before training, so there is no ratio to {first.slow}."
     if math.isnan(first.ratio.value):
         return f"Neither the median run of {first.slow} nor that of {first.fast} reaches {goal}."
     parts = [_clause(v, f"{found.confidence:.0%} interval " if number == 0 else "") for number, v in enumerate(group)]
@@ -307,7 +320,7 @@ def _amount(value: float, horizon_S: NDArray[np.float64]) -> str:
 
 
 def _ratio_cells(v: Verdict) -> list[str]:
-    if math.isnan(v.ratio.value):
+    if math.isnan(v.ratio.value) or math.isinf(v.at_least.value):  # over a median run that starts at the target
         return ["–", "–"]
     value = f"> {_two(v.at_least.value)}" if math.isinf(v.ratio.value) else _two(v.ratio.value)
     low, high = _bounds(v)
@@ -326,10 +339,21 @@ def _notes(found: Found) -> list[str]:
         notes.append(f"one seed of {', '.join(alone)}: what another seed would change is not known.")
     if baseline is not None and baseline.start_S.mean() >= found.aim.level:
         notes.append(f"{baseline.label} did not gain: the level that it sets is not above its start.")
-    if any(math.isinf(v.ratio.value) for group in found.verdicts for v in group):
+    for label, arm in found.arms.items():
+        if count := found.at_start(label):
+            notes.append(
+                f"{label}: {count} of {len(arm.seeds)} runs are at the target before training: what they took to it is "
+                "their first reading."
+            )
+    if any(math.isinf(v.ratio.value) and not math.isinf(v.at_least.value) for group in found.verdicts for v in group):
         notes.append("`> R`: the slower's median run never reached the target; R puts it at its last evaluation.")
     if "seconds" in found.axes:
         notes.append("seconds are also what else the machine did meanwhile; steps, rollouts and tokens are not.")
+        if loaded := [label for label, arm in found.arms.items() if arm.loaded]:
+            notes.append(
+                f"seconds a step of {', '.join(loaded)} differ by more than {LOAD:g} times between seeds: that is the "
+                "machine's load, so take no verdict from seconds here."
+            )
     return [line for note in notes for line in (f"Note: {note}", "")]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.crossings import LOAD
 from analysis.figures import over_seeds
 from dro_lab.errors import UserError
 from dro_lab.record.read import Run
@@ -71,8 +72,6 @@ def trained(run: Run, metric: str, *, first: int | None = None, last: int | None
     return float(part.mean())
 
 
-LOAD = 1.5
-"""Times that seeds of one setting may differ in seconds for the same work; beyond it the machine's load is measured."""
 LOADED = (
     f"Seconds are left out: the slowest seed of a setting took more than {LOAD:g} times as long as its fastest for the "
     "same work, so they tell what else the machine did."

@@ -45,6 +45,7 @@ def write_run(
     seed: int = 0,
     keys: Mapping[str, Any] | None = None,
     tokens_a_step: float = TOKENS_A_STEP,
+    seconds_a_step: float = SECONDS_A_STEP,
     metrics: Callable[[int], Mapping[str, float]] = lambda step: {},
     evals: Mapping[str, Sequence[tuple[int, float]]] | None = None,
     answers: Sequence[Mapping[str, Any]] = (),
@@ -66,7 +67,7 @@ def write_run(
             spent = {
                 "cost/rollouts": float(step * ROLLOUTS_A_STEP),
                 "cost/tokens": float(step * tokens_a_step),
-                "cost/seconds": step * SECONDS_A_STEP,
+                "cost/seconds": step * seconds_a_step,
             }
             record.metrics({**(spent if cost else {}), **metrics(step)}, step=step)
         record.answers([answer_row(**row) for row in answers])

@@ -149,6 +149,11 @@ def _rows(
         for record in records:
             row, split = _row(record, file=file, system_prompt=system_prompt)
             split = split or (named[name] if named else None)
+            if row.id in seen and "id" not in record.fields:
+                raise UserError(
+                    f"{file}: {_at(record, split)} repeats the row at {seen[row.id]} (same prompt and reference). "
+                    "Allowed: each row once in all splits. Next: delete one, or give each an `id` of its own."
+                )
             if row.id in seen:
                 raise UserError(duplicate_id(row.id, seen[row.id], _at(record, split), file=file))
             seen[row.id] = _at(record, split)

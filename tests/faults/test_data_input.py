@@ -130,7 +130,13 @@ FILES = {
         {},
         ["the id 'a' stands at d.jsonl line 1 and again at d.jsonl line 3"],
     ),
-    "the same row twice without ids": (jsonl, "d.jsonl", lines(GOOD, GOOD), {}, ["line 1 and again at d.jsonl line 2"]),
+    "the same row twice without ids": (
+        jsonl,
+        "d.jsonl",
+        lines(GOOD, GOOD),
+        {},
+        ["d.jsonl line 2 repeats the row at d.jsonl line 1", "same prompt and reference"],
+    ),
     "an id in two splits": (
         jsonl,
         "d.jsonl",

@@ -82,7 +82,8 @@ def test_training_curves_are_means_over_seeds_and_say_what_nobody_logged(tmp_pat
     assert "| Reflective tokens, held-out share | 0.2, 0.2 [-0.431, 0.831] | not logged |" in found.page
     said = [text.get_text() for axis in found.figure.axes for text in axis.texts]
     assert said == ["nobody logged reward/sampled", "nobody logged filter/dropped_share",
-                    "nobody logged rollouts/reasoning_tokens", "nobody logged kl"]  # fmt: skip
+                    "nobody logged rollouts/reasoning_tokens",
+                    "nobody logged kl\nevaluation.kl=true measures it"]  # fmt: skip
 
 
 def test_smoothing_is_a_centred_mean(tmp_path):

@@ -115,6 +115,29 @@ def test_a_group_and_a_repeated_key_are_named_once(tmp_path):
     }
 
 
+def test_keys_that_change_together_are_both_named(tmp_path):
+    """What made the difference cannot be told, so a label must not say that it was one of them."""
+    gated = {"names.gating": "rubric", "gating.tau": 0.5, "steps": 60, "algorithm.max_steps": 60}
+    plain = write_run(tmp_path / "a", CURVE)
+    longer = write_run(tmp_path / "b", CURVE, keys=gated)
+    rival = write_run(tmp_path / "c", CURVE, reward="avg_prob", keys={"steps": 60, "algorithm.max_steps": 60})
+    assert label_of(load_runs([plain, longer])) == {
+        plain: "r3 gating=none steps=40",
+        longer: "r3 gating=rubric steps=60",
+    }
+    assert label_of(load_runs([plain, rival])) == {plain: "r3 steps=40", rival: "avg_prob steps=60"}
+    warm = {"reward.omega": 1.0, "rollout.temperature": 1.0}
+    cold = {"reward.omega": 0.5, "rollout.temperature": 0.5}
+    one, other = (write_run(tmp_path / name, CURVE, keys=keys) for name, keys in (("d", warm), ("e", cold)))
+    assert label_of(load_runs([one, other])) == {one: "r3 omega=1 temperature=1", other: "r3 omega=0.5 temperature=0.5"}
+
+
+def test_another_data_sets_own_sizes_are_not_part_of_a_label(tmp_path):
+    sizes = {"names.dataset": "finqa", "rollout.max_completion_length": 96, "algorithm.max_completion_length": 96}
+    one, other = write_run(tmp_path / "a", CURVE), write_run(tmp_path / "b", CURVE, keys=sizes)
+    assert label_of(load_runs([one, other])) == {one: "r3 dataset=pararev", other: "r3 dataset=finqa"}
+
+
 def test_two_runs_of_one_seed_are_not_two_samples(tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
         write_run(tmp_path / name, CURVE, seed=seed)

@@ -74,6 +74,49 @@ def test_a_run_that_never_arrives_is_censored_and_bounds_the_ratio(runs):
     assert found.frame.loc[found.frame["label"] == "rouge", "x"].max() == CENSORED
 
 
+@pytest.mark.parametrize("window", [1, 3])
+def test_a_run_that_is_at_the_target_before_training_has_no_ratio(tmp_path, window):
+    for seed in (0, 1):
+        write_run(tmp_path / f"high{seed}", line(0.001, start=0.6), reward="avg_prob", seed=seed)
+        write_run(tmp_path / f"low{seed}", line(0.3 / 20), seed=seed)
+    found = draw([tmp_path], target=0.5, window=window, resamples=200)
+    assert "Most runs of avg_prob are at quality 0.5 before training, so there is no ratio to r3." in found.page
+    assert "Note: avg_prob: 2 of 2 runs are at the target before training" in found.page
+    for word in ("inf", "nan", "∞ times", "times fewer"):
+        assert word not in found.page
+    assert "| r3 | 2 | 2 of 2 | 20 |" in found.page
+
+
+def test_both_runs_at_the_target_before_training_have_no_ratio_either(tmp_path):
+    for number, slope in enumerate((0.001, 0.002, 0.01)):
+        write_run(tmp_path / str(number), line(slope, start=0.6 - 0.2 * (number == 2)), reward=f"own{number}")
+    found = draw([tmp_path], target=0.5, window=1, resamples=200)
+    assert "nan" not in found.page
+    assert found.page.count("before training, so there is no ratio") == 3
+
+
+def test_the_words_say_what_smoothing_does_and_what_a_final_level_is(runs):
+    found = draw(chosen(runs, "r3", "avg_prob"), target="baseline:avg_prob", resamples=200)
+    assert "A final level is the mean of a run's last 3 evaluations, not its last value." in found.page
+    said = found.figure.get_suptitle()
+    assert "means of 3 evaluations at their middle, so they begin late and end early" in said
+    assert "Bands: 90% intervals over seeds." in said
+    mixed = [*chosen(runs, "r3"), *chosen(runs, "avg_prob")[:1]]
+    assert "over seeds, of one seed over held-out rows" in draw(mixed, target=0.5, resamples=200).figure.get_suptitle()
+    plain = draw(chosen(runs, "r3", "avg_prob"), target="baseline:avg_prob", window=1, resamples=200)
+    assert "last value" not in plain.page
+    assert "Lines" not in plain.figure.get_suptitle()
+
+
+def test_seconds_that_tell_the_machines_load_are_said(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / f"r3_{seed}", line(0.02), seed=seed, seconds_a_step=1.0 + 0.4 * seed)
+        write_run(tmp_path / f"avg_{seed}", line(0.01), reward="avg_prob", seed=seed, seconds_a_step=1.0 + 0.2 * seed)
+    found = draw([tmp_path], target=0.5, x="steps,seconds", resamples=200)
+    assert "seconds a step of r3 differ by more than 1.5 times between seeds: that is the machine's load" in found.page
+    assert "machine's load" not in draw([tmp_path], target=0.5, resamples=200).page
+
+
 def test_a_baseline_sets_the_target_by_its_final_or_its_best_level(tmp_path):
     down = [(0, 0.2), (4, 0.5), (8, 0.6), (12, 0.4)]
     for seed in (0, 1):
