@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dro_lab.errors import UserError
+from dro_lab.judges.keys import refuse_keys
+from dro_lab.secrets import hide
 
 BAD_INPUT = 2
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -47,13 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = "--json" in given
     overrides = [argument for argument in given if argument != "--json"]
     try:
+        refuse_keys(given)
         if flags := [argument for argument in overrides if argument.startswith("-")]:
             raise UserError(
                 f"{flags[0]}: unknown option. Allowed: --json, --help, and overrides such as dataset=finqa."
             )
         seen = _inspect(compose(overrides))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {hide(str(error))}", file=sys.stderr)
         return BAD_INPUT
     from dro_lab.data.inspection import print_json, print_tables
 
