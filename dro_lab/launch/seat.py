@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -63,13 +62,7 @@ def seated(cfg: DictConfig, folder: Path) -> Iterator[Seat]:
         return
     join(cpu=bool(cfg.algorithm.get("use_cpu")))
     shared = Path(same(str(folder.resolve())))
-    if ranks().index == 0:
-        yield Seat(True, shared, folder)
-        return
-    try:
-        yield Seat(False, shared, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # made by `silent_rank`
+    yield Seat(ranks().index == 0, shared, folder)
 
 
 class WhenWrapped(TrainerCallback):

@@ -7,15 +7,20 @@ Nothing heavy is imported here.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from dro_lab.errors import UserError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 RANK, SIZE = "RANK", "WORLD_SIZE"
 """What torch's launcher tells each process."""
@@ -140,4 +145,10 @@ def silent_rank(arguments: Sequence[str], environ: Mapping[str, str] = os.enviro
     if world(environ).first or looking:
         return given
     aside = tempfile.mkdtemp(prefix="dro_lab_rank")
-    return [*given, f"hydra.run.dir={aside}", "hydra.output_subdir=null", "hydra/job_logging=none"]
+    atexit.register(shutil.rmtree, aside, ignore_errors=True)
+    return [
+        *given,
+        f"hydra.run.dir={aside}",
+        "hydra.output_subdir=null",
+        "hydra.job_logging.loggers.dro_lab.handlers=[]",
+    ]

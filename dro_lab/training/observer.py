@@ -18,6 +18,7 @@ from dro_lab.errors import UserError
 from dro_lab.evaluation.evaluate import Evaluation, Evaluator, Part
 from dro_lab.health import Alert, Watch
 from dro_lab.health.measure import answer_metrics
+from dro_lab.launch.group import same
 from dro_lab.pipeline import step_metrics
 from dro_lab.record import RunRecord
 from dro_lab.record.rows import answer_rows, rollout_rows, token_rows
@@ -158,6 +159,7 @@ class RunObserver(TrainerCallback):
         self._raise(step, alerts)
         if step % self.every == 0:
             self.run_evaluation(step, extras=self.extras_every or step == self.planned or self.stopped is not None)
+        self.stopped = same(self.stopped)  # clocks and rounding differ from rank to rank, and all must end together
         if self.stopped is not None:
             control.should_training_stop = True
 
@@ -182,7 +184,7 @@ class RunObserver(TrainerCallback):
         """
         with self.clock.part("evaluation"):
             base = self._base
-            evaluation = self.evaluator()(step, base, extras=extras)
+            evaluation = same(self.evaluator()(step, base, extras=extras))
             self.evaluations.append(evaluation)
             self._write(step, evaluation.parts)
             if base is None:
@@ -222,7 +224,7 @@ class RunObserver(TrainerCallback):
         """Give the last evaluation the parts that it was made without: training ended where it was not to be known."""
         last = self.evaluations[-1]
         with self.clock.part("evaluation"):
-            whole = self.evaluator().with_extras(last, self._base if len(self.evaluations) > 1 else None)
+            whole = same(self.evaluator().with_extras(last, self._base if len(self.evaluations) > 1 else None))
             self._write(last.step, whole.parts[len(last.parts) :])
         self.evaluations[-1] = whole
 

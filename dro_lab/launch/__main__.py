@@ -1,0 +1,99 @@
+"""``python -m dro_lab.launch launch=ddp [launch.num_processes=4] [KEY=VALUE ...]``: a run by several processes.
+
+Checks the configuration once, prints the command of accelerate that starts the processes, and becomes it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from dro_lab.commands import checked, command
+from dro_lab.errors import UserError
+from dro_lab.launch.world import CONF, NONE
+
+USAGE = """\
+usage: python -m dro_lab.launch [--print] launch=ddp|fsdp|zero3 [launch.num_processes=8] [KEY=VALUE ...]
+
+Starts `python -m dro_lab.run` with these overrides in several processes, by `accelerate launch`, whose command it
+prints (--print: and nothing else). The keys of launch are those of accelerate's configuration, conf/launch/NAME.yaml:
+  launch.num_processes=8      of all machines together: one for each device (a CPU takes part in launch=ddp)
+  launch.num_machines=2       start the command on each, with
+  launch.machine_rank=0       its number, and
+  launch.main_process_ip=IP   the address of machine 0
+All other keys are those of `python -m dro_lab.run`."""
+PORT = 29500
+"""Where machine 0 of several waits for the others, unless launch.main_process_port says otherwise."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start the processes; returns an exit status only for ``--print``, and 2 with one message on stderr."""
+    return command(arguments, _launch, usage=USAGE)
+
+
+def _launch(given: list[str]) -> None:
+    overrides = [argument for argument in given if argument != "--print"]
+    if several := [argument for argument in overrides if argument in ("--multirun", "-m")]:
+        raise UserError(
+            f"{several[0]}: processes that train together make one run. A grid starts its jobs by Hydra's launchers: "
+            "python -m dro_lab.run --multirun hydra/launcher=slurm hydra.launcher.tasks_per_node=8 launch=ddp ..."
+        )
+    line = launch_command(overrides)
+    print(shlex.join(line), flush=True)
+    if "--print" not in given:
+        os.execv(line[0], line)
+
+
+def launch_command(overrides: Sequence[str]) -> list[str]:
+    """The command that starts the processes.
+
+    Raises:
+        UserError: what the run would refuse before it loads anything.
+    """
+    launch: dict[str, Any] = OmegaConf.to_container(checked(overrides).launch, resolve=True)  # type: ignore[assignment]
+    run = ["-m", "dro_lab.run", *overrides]
+    if launch["distributed_type"] == NONE:
+        return [sys.executable, *run]
+    machines = launch["num_machines"]
+    if machines > 1 and not launch["main_process_ip"]:
+        raise UserError(
+            f"launch.num_machines={machines}: give launch.main_process_ip, the address of the machine that is started "
+            "with launch.machine_rank=0"
+        )
+    launch["main_process_port"] = launch["main_process_port"] or (PORT if machines > 1 else _free_port())
+    given = {key: launch[key] for key in OPTIONS if launch[key] is not None}
+    options = [part for key, value in given.items() for part in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", _file(launch), *options, *run]
+
+
+OPTIONS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
+"""Keys of the configuration that are options of the command too."""
+
+
+def _file(launch: Mapping[str, Any]) -> str:
+    """The configuration for accelerate: the one that was chosen, or with changes to it a file of its own."""
+    own = {key: value for key, value in launch.items() if key not in OPTIONS}
+    for path in sorted((CONF / "launch").glob("*.yaml")):
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        if isinstance(values, dict) and {key: value for key, value in values.items() if key not in OPTIONS} == own:
+            return str(path)
+    with tempfile.NamedTemporaryFile("w", prefix="dro_lab_launch_", suffix=".yaml", delete=False) as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(dict(launch))))
+    return file.name
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
