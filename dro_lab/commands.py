@@ -49,6 +49,23 @@ def command(
         return INTERRUPTED
 
 
+def read_value(text: str) -> Any:
+    """A value of the command line as OmegaConf reads it: a number, true, null, a list, a mapping, or the text itself.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        read: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"{text}: cannot be read") from error
+    return read["value"]
+
+
 def own_keys(
     given: Sequence[str],
     kind: Callable[..., Own],
@@ -65,8 +82,6 @@ def own_keys(
     Raises:
         UserError: a refused key, an unknown option, or a value that cannot be read.
     """
-    import yaml
-
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     own: dict[str, Any] = {}
     overrides = []
@@ -74,8 +89,8 @@ def own_keys(
         key, _, value = argument.partition("=")
         if key in names:
             try:
-                own[key] = value if key in texts else yaml.safe_load(value)
-            except yaml.YAMLError:
+                own[key] = value if key in texts else read_value(value)
+            except ValueError:
                 raise UserError(f"{argument}: cannot be read; give {key} one value") from None
         elif (root := key.lstrip("+~")) in refused:
             raise UserError(f"{argument}: cannot be given here, {refused[root]}. Leave it out.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dro_lab.checks import number, whole
+from dro_lab.commands import read_value
 from dro_lab.errors import UserError
 
 PREFIX = "audit."
@@ -43,7 +44,6 @@ def split_keys(given: Sequence[str]) -> tuple[Audit, list[str]]:
     Raises:
         UserError: an unknown key or option, or a value that makes no sense.
     """
-    import yaml
 
     known = [field.name for field in fields(Audit)]
     own: dict[str, Any] = {}
@@ -59,7 +59,7 @@ def split_keys(given: Sequence[str]) -> tuple[Audit, list[str]]:
         if name not in known or not equals:
             raise UserError(f"{argument}: unknown key; allowed are {', '.join(PREFIX + item for item in known)}")
         try:
-            own[name] = value if name in ("preferences", "out", "split") else yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            own[name] = value if name in ("preferences", "out", "split") else read_value(value)
+        except ValueError as error:
             raise UserError(f"{argument}: cannot be read as KEY=VALUE") from error
     return Audit(**own), overrides

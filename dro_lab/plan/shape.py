@@ -118,7 +118,9 @@ def shape_of(path: str, *, revision: str | None = None) -> ModelShape:
 
     try:
         config = AutoConfig.from_pretrained(
-            str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path, revision=revision
+            str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path,
+            revision=revision,
+            trust_remote_code=False,
         )
     except (OSError, ValueError) as error:
         raise UserError(

@@ -45,6 +45,8 @@ ARCHITECTURE: Mapping[str, Any] = {
     "head_dim": 32,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }
+LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How a checkpoint that this command has written is loaded."""
 STORED = torch.float16
 """Precision of the weights on disk: 2 bytes a weight; the guards are measured on what is loaded again."""
 
@@ -84,8 +86,8 @@ def start_from(made_for: Twin, folder: Path) -> tuple[Any, PreTrainedTokenizerBa
     if not (folder / "config.json").is_file():
         raise UserError(f"--start={folder}: holds no config.json; give a folder that this command has written")
     try:
-        vocabulary = AutoTokenizer.from_pretrained(folder, local_files_only=True).get_vocab()
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        vocabulary = AutoTokenizer.from_pretrained(folder, **LOCAL).get_vocab()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **LOCAL)
     except Exception as error:  # transformers raises many types here; the user needs one sentence
         raise UserError(f"--start={folder}: cannot be loaded ({type(error).__name__}: {error}); rebuild it") from error
     tokenizer = train_tokenizer(made_for.vocabulary_texts(), context=CONTEXT)
@@ -105,7 +107,7 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, out: Path) -> Any:
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config["dtype"] = "float32"
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, use_safetensors=True, **LOCAL)
 
 
 def build(

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import yaml
-
 from dro_lab import checks
+from dro_lab.commands import read_value
 from dro_lab.errors import UserError
 from dro_lab.probe.formula import G
 
@@ -124,8 +123,8 @@ def _value(name: str, value: str) -> Any:
     if name == "probe.out":
         return value
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return read_value(value)
+    except ValueError:
         raise UserError(f"{name}={value}: cannot be read; a number, true, false or a list such as [0,2,4]") from None
 
 

@@ -63,8 +63,10 @@ def measure(folder: Path, knobs: Any, *, prompts: int = PROMPTS, rollouts: int =
     ``z_REWARD_right``: mean z-score of the reward within the group, of skipped rollouts and of rollouts with every fact
     right; ``prefers_REWARD``: mean over groups of skipped minus others, in z-scores (above 0: the skip is preferred).
     """
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     rows = make_rows(TWIN, knobs, "train", prompts, seed=SEED)
     texts_PG = sample(model, tokenizer, rows, rollouts=rollouts, max_completion=TWIN.max_completion, seed=SEED)
     parts_PG = [[split_completion(text) for text in texts] for texts in texts_PG]
