@@ -72,9 +72,13 @@ def flat_configuration() -> str:
     return OmegaConf.to_yaml({"defaults": defaults, **cfg, "hydra": hydra})  # type: ignore[dict-item]
 
 
-def sweep(*overrides: str, trials: int = 4, seeds: int = 2) -> Ended:
+def sweep(*overrides: str, trials: int = 4, seeds: int = 2, default: bool = False) -> Ended:
     """``python -m dro_lab.run --multirun`` with the configuration of ``+sweep=r3_omega`` and few trials."""
-    few = (f"hydra.sweeper.n_trials={trials}", f"hydra.sweeper.final_seeds={seeds}")
+    few = (
+        f"hydra.sweeper.n_trials={trials}",
+        f"hydra.sweeper.final_seeds={seeds}",
+        f"hydra.sweeper.final_default={str(default).lower()}",
+    )
     return multirun(*few, *overrides)
 
 

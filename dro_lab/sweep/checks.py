@@ -40,8 +40,8 @@ def options(search: Search) -> None:
             whole(f"hydra.sweeper.{key}", number, low=low, todo=todo)
 
 
-def evaluation(cfg: DictConfig, *, pruned: bool) -> None:
-    """No selection on the test split, and something to prune by.
+def evaluation(cfg: DictConfig, *, pruned: bool, direction: str) -> None:
+    """No selection on the test split, something to prune by, and no policy kept for being worst.
 
     Raises:
         UserError: naming the key.
@@ -57,6 +57,11 @@ def evaluation(cfg: DictConfig, *, pruned: bool) -> None:
         raise UserError(
             f"evaluation.split={settings.split}: a sweep compares its trials on validation. Leave it out; "
             f"objective={cfg.objective}/ood looks at further rows (evaluation.also)"
+        )
+    if direction == "minimize" and cfg.keep == "best":
+        raise UserError(
+            f"keep=best with hydra.sweeper.direction=minimize: keep=best saves the policy with the highest "
+            f"{cfg.objective}, which is the worst here; leave keep=last"
         )
     if pruned and "/" in cfg.objective and settings.extras != "every":
         raise UserError(

@@ -54,6 +54,7 @@ class LabSweeperConf:
     n_jobs: int | None = None  # trials given out at once; null: as many as the launcher runs side by side
     max_failures: int = 5  # of the whole sweep; one more ends it
     final_seeds: int = 5  # runs of the winner on the test split
+    final_default: bool = True  # as many runs of the configuration's own values beside them
     sampler: Any = MISSING
     pruner: Any = MISSING  # null: none
     params: dict[str, str] = field(default_factory=dict)

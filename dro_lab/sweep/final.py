@@ -20,10 +20,14 @@ FIRST_SEED = 1000
 """Fresh seeds are counted from here, those of the search left out."""
 
 
+WINNER, DEFAULT = "winner", "default"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalRun:
-    """One run of the winner."""
+    """One run of the winner, or of the configuration's own values beside it."""
 
+    of: str  # `WINNER` or `DEFAULT`
     seed: int
     name: str
     place: str  # below the sweep's folder
@@ -35,17 +39,18 @@ class FinalRun:
 
 
 class Final:
-    """The runs of the winner, those that were done left out.
+    """The runs of the winner and of the default, those that were done left out.
 
     Args:
-        seeds: how many runs.
+        seeds: how many runs of each.
         used: the seeds of the search.
+        default: whether the configuration's own values run too, on the same seeds.
 
     Raises:
         UserError: no trial finished, so there is no winner.
     """
 
-    def __init__(self, ledger: Ledger, *, seeds: int, used: Collection[int]) -> None:
+    def __init__(self, ledger: Ledger, *, seeds: int, used: Collection[int], default: bool = False) -> None:
         self.ledger = ledger
         if not ledger.progress().complete:
             raise UserError(
@@ -54,6 +59,7 @@ class Final:
             )
         self.winner: FrozenTrial = ledger.study.best_trial
         self.seeds = fresh_seeds(seeds, used)
+        self.arms = (WINNER, DEFAULT) if default else (WINNER,)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
@@ -71,17 +77,17 @@ class Final:
 
     def groups(self, size: int) -> Iterator[list[FinalRun]]:
         """The runs that are missing, ``size`` at a time."""
-        missing = [seed for seed in self.seeds if self._value(seed) is None]
+        missing = [(of, seed) for of in self.arms for seed in self.seeds if self._value(of, seed) is None]
         for start in range(0, len(missing), size):
-            yield [self._next(seed) for seed in missing[start : start + size]]
+            yield [self._next(of, seed) for of, seed in missing[start : start + size]]
 
-    def busy(self) -> dict[int, str]:
-        """The process numbers of workers that outlived their sweep and still run the winner, by seed."""
-        found = {seed: self._worker(seed) for seed in self.seeds}
-        return {seed: pid for seed, pid in found.items() if pid is not None}
+    def busy(self) -> dict[str, str]:
+        """The process numbers of workers that outlived their sweep and still run, by what they run."""
+        found = {f"the {of}'s run with seed={seed}": self._worker(of, seed) for of in self.arms for seed in self.seeds}
+        return {job: pid for job, pid in found.items() if pid is not None}
 
-    def _worker(self, seed: int) -> str | None:
-        for place in self._places(seed):
+    def _worker(self, of: str, seed: int) -> str | None:
+        for place in self._places(of, seed):
             if not (folder := self.ledger.folder / place).exists():
                 return None
             if (pid := worker_of(folder)) is not None:
@@ -96,32 +102,32 @@ class Final:
         """
         if ending.state is not TrialState.COMPLETE:
             raise UserError(
-                f"the winner's run with seed={run.seed} on the test split failed: {str(ending.error).rstrip('.')}. "
+                f"the {run.of}'s run with seed={run.seed} on the test split failed: {str(ending.error).rstrip('.')}. "
                 "Mend that; the same command runs what is missing"
             )
-        self.ledger.study.set_user_attr(self._key(run.seed), ending.value)
+        self.ledger.study.set_user_attr(self._key(run.of, run.seed), ending.value)
 
-    def values(self) -> dict[int, float]:
+    def values(self, of: str = WINNER) -> dict[int, float]:
         """The objective on the test split by seed."""
-        found = {seed: self._value(seed) for seed in self.seeds}
+        found = {seed: self._value(of, seed) for seed in self.seeds} if of in self.arms else {}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def _key(self, seed: int) -> str:
-        return f"test trial {self.winner.number} seed {seed}"
+    def _key(self, of: str, seed: int) -> str:
+        return f"test {f'trial {self.winner.number}' if of == WINNER else of} seed {seed}"
 
-    def _places(self, seed: int) -> Iterator[str]:
-        base = f"test/trial_{self.winner.number:03d}_s{seed}"
+    def _places(self, of: str, seed: int) -> Iterator[str]:
+        base = f"test/{f'trial_{self.winner.number:03d}' if of == WINNER else of}_s{seed}"
         yield base
         attempt = 1
         while True:
             attempt += 1
             yield f"{base}_{attempt}"
 
-    def _value(self, seed: int) -> float | None:
+    def _value(self, of: str, seed: int) -> float | None:
         """What is known of a run: told by the study, or by the record of one that was cut off behind its end."""
-        if (known := self.ledger.study.user_attrs.get(self._key(seed))) is not None:
+        if (known := self.ledger.study.user_attrs.get(self._key(of, seed))) is not None:
             return float(known)
-        for place in self._places(seed):
+        for place in self._places(of, seed):
             if not (folder := self.ledger.folder / place).exists():
                 return None
             ending = ending_of_record(folder, self.ledger.objective)
@@ -129,10 +135,11 @@ class Final:
                 return ending.value
         return None
 
-    def _next(self, seed: int) -> FinalRun:
+    def _next(self, of: str, seed: int) -> FinalRun:
         """The run in a folder of its own: a record is never overwritten."""
-        place = next(place for place in self._places(seed) if not (self.ledger.folder / place).exists())
-        return FinalRun(seed=seed, name=f"test_{self.winner.number:03d}_s{seed}", place=place)
+        place = next(place for place in self._places(of, seed) if not (self.ledger.folder / place).exists())
+        mark = f"{self.winner.number:03d}" if of == WINNER else of
+        return FinalRun(of=of, seed=seed, name=f"test_{mark}_s{seed}", place=place)
 
 
 def fresh_seeds(count: int, used: Collection[int]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,10 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 from scipy import stats
 
+from dro_lab.errors import UserError
 from dro_lab.record.files import finite, write_atomic, write_json
+from dro_lab.record.summary import read_summary
+from dro_lab.sweep.final import DEFAULT
 from dro_lab.sweep.ledger import AGAIN, ERROR, INTERRUPTED, Ledger, Progress
 
 if TYPE_CHECKING:
@@ -35,9 +38,11 @@ class Result:
     confidence: float
     chosen_by: float  # the winner's value in the search: for MLflow, not for reporting
     tied: int = 1  # finished trials with that value, the winner among them
+    default: Mapping[str, Any] | None = None  # the configuration's own values, where they ran too
+    default_test: Mapping[int, float] = field(default_factory=dict)  # objective by seed
 
     @classmethod
-    def of(cls, ledger: Ledger, final: Final, cfg: DictConfig) -> Result:
+    def of(cls, ledger: Ledger, final: Final, cfg: DictConfig, *, default: Mapping[str, Any] | None) -> Result:
         """The result of a sweep whose runs are all done."""
         value = final.winner.value
         assert value is not None
@@ -51,6 +56,8 @@ class Result:
             test=final.values(),
             confidence=cfg.evaluation.confidence,
             chosen_by=value,
+            default=default,
+            default_test=final.values(DEFAULT),
             tied=sum(trial.value == value for trial in ledger.study.trials if trial.state is TrialState.COMPLETE),
         )
 
@@ -61,9 +68,23 @@ class Result:
 
     def lines(self) -> list[str]:
         """The result in words, a line each."""
-        settings = " ".join(f"{name}={_short(value)}" for name, value in self.params.items())
-        winner = f"winner   {settings} (trial {self.trial} of {self.counts.done}, chosen on validation)"
-        return [winner, *([f"note     {self.tie}"] if self.tie else []), f"test     {self.headline}"]
+        winner = f"winner   {_settings(self.params)} (trial {self.trial} of {self.counts.done}, chosen on validation)"
+        return [winner, *([f"note     {self.tie}"] if self.tie else []), f"test     {self.headline}", *self.beside]
+
+    @property
+    def beside(self) -> list[str]:
+        """What the configuration's own values reach on the same seeds, and the difference, where they ran."""
+        if not self.default or not self.default_test:
+            return []
+        return [
+            f"default  {_settings(self.default)}: {_mean(list(self.default_test.values()), self.confidence)}",
+            f"gain     {_mean(self.differences, self.confidence, signed=True)}, winner less default seed by seed",
+        ]
+
+    @property
+    def differences(self) -> list[float]:
+        """Winner less default on the seeds of both."""
+        return [value - self.default_test[seed] for seed, value in self.test.items() if seed in self.default_test]
 
     @property
     def tie(self) -> str:
@@ -80,10 +101,9 @@ class Result:
         """The one number that is reported."""
         if not self.test:
             return "not measured (hydra.sweeper.final_seeds=0)"
-        mean, low, high = self.interval
         seeds = "1 seed" if len(self.test) == 1 else f"{len(self.test)} fresh seeds"
-        interval = "" if math.isnan(low) else f" [{low:.4f}, {high:.4f}] ({self.confidence:.0%} interval)"
-        return f"{self.objective} {mean:.4f}{interval} over {seeds} on the test split"
+        measured = _mean(list(self.test.values()), self.confidence)
+        return f"{self.objective} {measured} over {seeds} on the test split"
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``sweep.json``."""
@@ -104,12 +124,24 @@ class Result:
                 "confidence": self.confidence,
             },
         }
+        if self.default is not None:
+            content["default"] = {
+                "params": dict(self.default),
+                "seeds": list(self.default_test),
+                "values": list(self.default_test.values()),
+                "differences": self.differences,
+            }
         return finite(content)
 
     def to_markdown(self) -> str:
         """The content of ``sweep.md``."""
-        rows = [f"| {seed} | {value:.4f} |" for seed, value in self.test.items()]
-        settings = [f"| {name} | {value} |" for name, value in self.params.items()]
+        beside = self.default if self.default_test else None
+        rows = [f"| {seed} | {value:.4f} |{self._default_cell(seed)}" for seed, value in self.test.items()]
+        settings = [
+            f"| {name} | {value} |" + ("" if beside is None else f" {beside.get(name)} |")
+            for name, value in self.params.items()
+        ]
+        more = ("", "") if beside is None else (" default |", "---|")
         counts = self.counts
         return "\n".join(
             [
@@ -120,21 +152,43 @@ class Result:
                 f"{counts.done} trials, {counts.complete} finished, {counts.pruned} pruned, {counts.failed} failed; "
                 f"the winner ({self.direction} {self.objective} on validation) is trial {self.trial}:",
                 "",
-                "| setting | value |",
-                "|---|---|",
+                f"| setting | value |{more[0]}",
+                f"|---|---|{more[1]}",
                 *settings,
                 "",
                 *([f"{self.tie}.", ""] if self.tie else []),
                 "Its runs on the test split, with seeds that the search did not use:",
                 "",
-                f"| seed | {self.objective} |",
-                "|---|---|",
+                f"| seed | {self.objective} |{more[0]}",
+                f"|---|---|{more[1]}",
                 *rows,
                 "",
+                *(line for said in self.beside for line in (f"{_sentence(said)}.", "")),
                 "Every trial: [trials.csv](trials.csv); pictures: [figures](figures).",
                 "",
             ]
         )
+
+    def _default_cell(self, seed: int) -> str:
+        return f" {self.default_test[seed]:.4f} |" if seed in self.default_test else ""
+
+
+def _settings(params: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={_short(value)}" for name, value in params.items())
+
+
+def _mean(values: Sequence[float], confidence: float, *, signed: bool = False) -> str:
+    """The mean with its interval, where it has one."""
+    mean, low, high = mean_interval(values, confidence=confidence)
+    form = "+.4f" if signed else ".4f"
+    interval = "" if math.isnan(low) else f" [{low:{form}}, {high:{form}}] ({confidence:.0%} interval)"
+    return f"{mean:{form}}{interval}"
+
+
+def _sentence(line: str) -> str:
+    """A line of the console as one of the page."""
+    first, _, rest = line.partition(" ")
+    return f"{first.capitalize()}: {rest.strip()}"
 
 
 def mean_interval(values: Sequence[float], *, confidence: float) -> tuple[float, float, float]:
@@ -150,7 +204,7 @@ def mean_interval(values: Sequence[float], *, confidence: float) -> tuple[float,
 
 
 def trials_table(ledger: Ledger) -> pd.DataFrame:
-    """A row a trial: its state, value in the search, folder, seconds, error, what it repeats, and its parameters."""
+    """A row a trial: its state, value, steps done, folder, seconds, error, what it repeats, and its parameters."""
     rows = []
     for trial in ledger.trials():
         seconds = trial.duration.total_seconds() if trial.duration is not None else math.nan
@@ -159,7 +213,7 @@ def trials_table(ledger: Ledger) -> pd.DataFrame:
                 "number": trial.number,
                 "state": INTERRUPTED if trial.user_attrs.get(INTERRUPTED) else trial.state.name.lower(),
                 "value": math.nan if trial.value is None else trial.value,
-                "last_step": math.nan if trial.last_step is None else trial.last_step,
+                "steps": _steps(ledger.folder / ledger.place(trial.number)),
                 "folder": ledger.place(trial.number),
                 "seconds": round(seconds, 1),
                 "error": trial.user_attrs.get(ERROR, ""),
@@ -168,6 +222,14 @@ def trials_table(ledger: Ledger) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _steps(folder: Path) -> float:
+    """The steps that the trial's run has done by its record; nan where it left none."""
+    try:
+        return float(read_summary(folder / "summary.json")["steps"])
+    except UserError:
+        return math.nan
 
 
 def write_trials(ledger: Ledger) -> Path:

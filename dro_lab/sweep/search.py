@@ -20,6 +20,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 
@@ -30,7 +31,7 @@ from dro_lab.errors import UserError
 from dro_lab.explain import explain
 from dro_lab.sweep import checks
 from dro_lab.sweep.config import JOB_MARK
-from dro_lab.sweep.final import Final
+from dro_lab.sweep.final import DEFAULT, WINNER, Final
 from dro_lab.sweep.ledger import (
     ERROR,
     Ending,
@@ -71,9 +72,12 @@ class Search(OptunaSweeperImpl):
     study_name: str
     storage: str
 
-    def __init__(self, *, pruner: Any, max_failures: int, final_seeds: int, **options: Any) -> None:
+    def __init__(
+        self, *, pruner: Any, max_failures: int, final_seeds: int, final_default: bool, **options: Any
+    ) -> None:
         super().__init__(max_failure_rate=1.0, custom_search_space=None, **options)
-        self.pruner, self.max_failures, self.final_seeds = pruner, max_failures, final_seeds
+        self.pruner, self.max_failures = pruner, max_failures
+        self.final_seeds, self.final_default = final_seeds, final_default
         self.console = RunConsole()
 
     # ------------------------------------------------------------------------------------- before any trial
@@ -93,7 +97,7 @@ class Search(OptunaSweeperImpl):
         for cfg, _ in jobs:
             check(cfg)
         self.cfg = jobs[0][0]
-        checks.evaluation(self.cfg, pruned=self._prunes)
+        checks.evaluation(self.cfg, pruned=self._prunes, direction=self.direction)
         cwd = self.config.hydra.runtime.cwd
         self.folder, url = Path(cwd) / self.config.hydra.sweep.dir, absolute(self.storage, cwd)
         check_free(url)
@@ -231,20 +235,22 @@ class Search(OptunaSweeperImpl):
 
     def _final(self, ledger: Ledger) -> bool:
         """The winner on the test split; False where another process is about it."""
-        final = Final(ledger, seeds=self.final_seeds, used=[self.cfg.seed])
+        best, default = ledger.progress().complete and ledger.study.best_trial.params, self._default()
+        wanted = self.final_default and default is not None and default != best  # else it is the winner
+        final = Final(ledger, seeds=self.final_seeds, used=[self.cfg.seed], default=wanted)
         with final.alone() as free:
             if not free:
                 self.console.say("sweep    the winner runs on the test split in another process")
                 return False
             if busy := final.busy():
-                self._say_left_over({f"the winner's run with seed={seed}": pid for seed, pid in busy.items()})
+                self._say_left_over(busy)
                 return False
             for group in final.groups(self._at_once):
-                overrides = self.space.overrides(final.winner.params)
-                endings = self._run_jobs(Job([*overrides, *run.overrides], run.name, run.place) for run in group)
+                settings = {WINNER: self.space.overrides(final.winner.params), DEFAULT: list(self.space.fixed)}
+                endings = self._run_jobs(Job([*settings[run.of], *run.overrides], run.name, run.place) for run in group)
                 for run, ending in zip(group, endings, strict=True):
                     final.settle(run, ending)
-            result = Result.of(ledger, final, self.cfg)
+            result = Result.of(ledger, final, self.cfg, default=default if wanted else None)
             files = write_result(ledger, result)
             self.parent.result(result, files)
         for line in result.lines():
@@ -253,6 +259,15 @@ class Search(OptunaSweeperImpl):
         return True
 
     # ------------------------------------------------------------------------------------------------- details
+
+    def _default(self) -> dict[str, Any] | None:
+        """The configuration's own values of what is searched; None where it is none that could run."""
+        try:
+            cfg, _ = self._compose(self.space.fixed)
+            check(cfg)
+        except (UserError, OmegaConfBaseException):
+            return None
+        return {name: OmegaConf.select(cfg, name.lstrip("+~")) for name in self.space.search}
 
     def _check_failures(self, ledger: Ledger) -> None:
         progress = ledger.progress()

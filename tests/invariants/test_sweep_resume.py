@@ -38,6 +38,7 @@ def command(policy: Path, *overrides: str) -> list[str]:
     few = [
         "hydra.sweeper.n_trials=3",
         "hydra.sweeper.final_seeds=1",
+        "hydra.sweeper.final_default=false",
         "objective=reward",
         "report=false",
         "evaluation.every=1",

@@ -64,6 +64,35 @@ def test_a_sweep_runs_its_trials_and_reports_its_winner_on_test_alone(monkeypatc
     assert (more.code, len(runs.omegas)) == (0, 5)
 
 
+def test_the_default_runs_beside_the_winner_on_the_same_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = cheap_runs(monkeypatch)
+    ended = sweep("reward.omega=choice(3.0,5.0)", "reward.clip_low=0.1", trials=2, seeds=2, default=True)
+    assert ended.code == 0, ended.err
+    tested = [(cfg.reward.omega, cfg.reward.clip_low, cfg.seed) for cfg in runs.tested]
+    assert sorted(tested) == [(2.0, 0.1, 1000), (2.0, 0.1, 1001), (3.0, 0.1, 1000), (3.0, 0.1, 1001)]
+    # at the default omega 2 the objective is 1 and a little for the seed, at 3 an eighth less
+    assert "default  reward.omega=2: 1.0005 [" in ended.out
+    assert "gain     -0.1250 [-0.1250, -0.1250] (90% interval), winner less default seed by seed" in ended.out
+    page = Path("outputs/sweeps/r3_omega/sweep.md").read_text()
+    assert "| setting | value | default |" in page
+    assert "| reward.omega | 3.0 | 2.0 |" in page
+    assert "| 1000 | 0.8750 | 1.0000 |" in page
+    assert "Gain: -0.1250" in page
+    found = result()
+    assert found["default"]["params"] == {OMEGA: 2.0}
+    assert found["default"]["differences"] == pytest.approx([-0.125, -0.125])
+    again = sweep("reward.omega=choice(3.0,5.0)", "reward.clip_low=0.1", trials=2, seeds=2, default=True)
+    assert (again.code, len(runs.tested)) == (0, 4), "what was done was run again"
+
+
+def test_a_winner_that_is_the_default_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = cheap_runs(monkeypatch)
+    ended = sweep("reward.omega=choice(2.0,7.0)", "hydra/sweeper/sampler=grid", trials=2, seeds=2, default=True)
+    assert ended.code == 0, ended.err
+    assert [cfg.reward.omega for cfg in runs.tested] == [2.0, 2.0]
+    assert "default  " not in ended.out
+
+
 def test_a_search_that_decided_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     cheap_runs(monkeypatch, lambda cfg, trial: 0.5, figures=True)
     ended = sweep(trials=3)
@@ -220,6 +249,8 @@ BAD = {
     "no storage": (["hydra.sweeper.storage=null"], ["hydra.sweeper.storage", "sqlite:///"]),
     "storage of nothing": (["hydra.sweeper.storage=nonsense"], ["hydra.sweeper.storage=nonsense", "sqlite:///PATH"]),
     "direction": (["hydra.sweeper.direction=up"], ["hydra.sweeper.direction=up", "maximize, minimize"]),
+    "the worst kept": (["hydra.sweeper.direction=minimize", "keep=best"], ["keep=best", "minimize", "keep=last"]),
+    "default no flag": (["hydra.sweeper.final_default=both"], ["final_default"]),
     "seed searched": (["seed=range(0,5)"], ["seed", "must not search it", "fresh seeds"]),
     "nothing searched": (["reward.omega=2"], ["hydra.sweeper.params", "nothing is left to search"]),
     "grid of a continuum": (["hydra/sweeper/sampler=grid"], ["grid", "reward.omega", "choice"]),
@@ -317,7 +348,12 @@ def test_every_sweep_of_conf_states_what_it_is_and_can_start_at_both_ends(name: 
 
 def test_a_sweep_of_conf_runs_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = cheap_runs(monkeypatch)
-    few = ["hydra.sweeper.n_trials=1", "hydra.sweeper.final_seeds=1", "tracking=none"]
+    few = [
+        "hydra.sweeper.n_trials=1",
+        "hydra.sweeper.final_seeds=1",
+        "hydra.sweeper.final_default=false",
+        "tracking=none",
+    ]
     ended = run_main(["--multirun", "+sweep=dro", *few])
     assert ended.code == 0, ended.err
     for key, value in study("dro").trials[0].params.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from contextlib import closing
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from optuna.distributions import FloatDistribution
@@ -105,6 +107,9 @@ def test_a_worker_that_outlived_its_sweep_is_waited_for_and_its_run_counts(monke
     (folder / FILE).unlink()
     assert sweep(trials=2, seeds=1).code == 0
     assert study().best_trial.number == 1
+    steps = pd.read_csv("outputs/sweeps/r3_omega/trials.csv")["steps"]
+    assert pd.isna(steps[0])
+    assert steps[1] == json.loads((folder / "summary.json").read_text())["steps"]
     assert len(runs.omegas) == 1, "the trial was run twice"
 
     place = killed.folder / "test/trial_001_s1001"
