@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from dro_lab.record.summary import Estimate, Summary
 
@@ -88,7 +89,7 @@ class RunConsole:
 
     def warn(self, text: str) -> None:
         """One warning, in plain words."""
-        self.console.print(f"[yellow]warning:[/yellow] {_escape(text)}")
+        self.console.print(Text.assemble(("warning:", "yellow"), " ", text))
 
     def __enter__(self) -> RunConsole:
         return self
@@ -149,9 +150,8 @@ class RunConsole:
         for name in table_order([*first, *last]):
             found = [column.get(name) for column in columns]
             if _shown(name, found):
-                table.add_row(
-                    label(name, summary.metric, summary.samples), *(_cell(name, estimate) for estimate in found)
-                )
+                words = (label(name, summary.metric, summary.samples), *(_cell(name, estimate) for estimate in found))
+                table.add_row(*map(Text, words))  # as they stand: no markup
         self.console.print()
         self.console.print(table)
         rows = last.get("quality", first.get("quality"))
@@ -199,7 +199,3 @@ def _cell(name: str, estimate: Estimate | None) -> str:
     if metric in SHARES:
         return f"{estimate.value:.1%}"
     return f"{estimate.value:.1f}" if metric.endswith("_tokens") or metric in COUNTS else f"{estimate.value:.4f}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dro_lab.build import load_task
 from dro_lab.components import component
@@ -173,11 +174,11 @@ def _table(console: Console, figures: Sequence[Figure], audit: Audit) -> None:
     for figure in figures:
         if figure.part != part:
             part = figure.part
-            table.add_row(f"[bold]{part}[/bold]")
+            table.add_row(Text(part, style="bold"))
         interval = "" if math.isnan(figure.low) else f"[{figure.low:.3f}, {figure.high:.3f}]"
         value = "-" if math.isnan(figure.value) else f"{figure.value:.3f}"
-        name = figure.name.replace("[", r"\[")
-        table.add_row(f"  {name}", value, interval.replace("[", r"\["), str(figure.n), str(figure.unknown or ""))
+        words = (f"  {figure.name}", value, interval, str(figure.n), str(figure.unknown or ""))
+        table.add_row(*map(Text, words))  # as they stand: no markup
     console.print()
     console.print(table)
     console.print(

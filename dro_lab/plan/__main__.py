@@ -39,7 +39,7 @@ def _plan(given: list[str]) -> None:
     from dro_lab.plan.command import plan, show
 
     cfg = checked(["tracking=none", *overrides])
-    show(plan(cfg, question), Console(highlight=False, soft_wrap=True), steps=cfg.steps)
+    show(plan(cfg, question), Console(highlight=False, soft_wrap=True, markup=False), steps=cfg.steps)
 
 
 if __name__ == "__main__":

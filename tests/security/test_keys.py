@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -75,13 +77,15 @@ def test_a_whole_run_leaves_no_key(policy: Path, tmp_path: Path) -> None:
     empty_database(tmp_path / "outputs")
     asked = iter(range(10**6))
 
-    def script(request: Mapping[str, object]) -> Reply:
+    def script(request: Mapping[str, Any]) -> Reply:
         number = next(asked)
         if number % 5 == 3:
             return Reply(f"no quota for key {KEYS['OPENAI_API_KEY']}", status=429, headers={"Retry-After": "0"})
         if number % 5 == 4:
             return Reply(f"{KEYS['OPENAI_API_KEY']} may not do this", status=403)
-        return json_reply(verdict="yes", better="A")
+        return (
+            json_reply(better="A") if "better" in json.dumps(request["response_format"]) else json_reply(verdict="yes")
+        )
 
     with ScriptedServer(script) as server:
         judge = ["judge=openai", f"judge.base_url={server.base_url}", "judge.model=scripted", "judge.max_retries=1"]
