@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from dro_lab.build import Built, build, refusals
 from dro_lab.console import RunConsole
 from dro_lab.ending import Ending
+from dro_lab.errors import UserError
 from dro_lab.evaluation.divergence import keeps_start
 from dro_lab.evaluation.evaluate import Evaluator
 from dro_lab.health.measure import ReferenceChecks, answer_metrics
@@ -299,6 +300,11 @@ class Run(Ending):
             adapted=built.spec.peft is not None,
             judged_by_reference=built.judge.asks_reference or keeps_start(built.evaluation.kl, model),
         )
+        if splits_weights(self.cfg) and policies.adapted and built.judge.asks_reference:
+            raise UserError(
+                f"judge={built.names['judge']} with model.peft=lora and launch={built.names['launch']}: no device "
+                "holds the policy without its adapter between steps; take launch=ddp, or another judge"
+            )
         policies.start(model)
         built.judge.attach(
             policy=policies.reference, tokenizer=built.tokenizer, chat_template_kwargs=built.spec.chat_template_kwargs

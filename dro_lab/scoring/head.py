@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -70,7 +71,17 @@ class WithoutAdapter:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
+        self.follow(model)
+
+    def follow(self, model: PreTrainedModel) -> None:
+        """Take this model's layers from now on; it is not kept alive."""
+        self._found = weakref.ref(model)
+
+    @property
+    def _model(self) -> PreTrainedModel:
+        model = self._found()
+        assert model is not None, "the policy's plain copy is gone"
+        return model
 
     @property
     def config(self) -> Any:

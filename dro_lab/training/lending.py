@@ -29,9 +29,8 @@ class LentPolicy:
 
         Of a policy with an adapter the model whose layers are adapted. All ranks must call it.
         """
-        policy = underlying(self.policy)
-        if is_split(policy):
-            policy = plain_copy(self.policy, self.kind, self.accelerator.device)
+        split = is_split(self.policy)
+        policy = plain_copy(self.policy, self.kind, self.accelerator.device) if split else underlying(self.policy)
         self.lent = weakref.ref(policy)
         return policy
 

@@ -58,7 +58,9 @@ class Policies:
         are taken from weights on the CPU, before the trainer moves the policy to its device: here they follow it.
         """
         for policy in self._frozen.values():
-            if isinstance(policy, PreTrainedModel) and policy.device != current.device:
+            if isinstance(policy, WithoutAdapter):
+                policy.follow(current)
+            elif policy.device != current.device:
                 nn.Module.to(policy, current.device)
         lagged = self.lagged
         if lagged is not None and step is not None and step - self.refreshed >= self.lag:

@@ -17,10 +17,13 @@ import torch
 from accelerate import init_empty_weights
 from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 ADAPTED = ".base_layer"
 """PEFT's name for the layer inside one that it adapts."""
+IN_ADAPTER = ".lora_"
+"""What the names of an adapter's own weights hold."""
 
 
 def underlying(policy: Any) -> PreTrainedModel:
@@ -30,8 +33,7 @@ def underlying(policy: Any) -> PreTrainedModel:
 
 def is_split(policy: nn.Module) -> bool:
     """Whether this device holds a part of the weights only."""
-    first = next(iter(policy.parameters()))
-    return hasattr(first, "full_tensor") or hasattr(first, "ds_id")
+    return isinstance(policy, FSDPModule) or hasattr(next(iter(policy.parameters())), "ds_id")
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -47,31 +49,39 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.data
 
 
-def plain_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and whole tensors, one after the other, an adapter's product added; all ranks must go through to the end.
+def whole_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names, as the model with its adapter has them, and whole tensors, one after the other.
 
-    A tensor with several names comes once.
+    All ranks must go through to the end. A tensor with several names comes once.
     """
+    for module in policy.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # FSDP keeps embeddings and head whole between forwards, in the precision of those
     model = underlying(policy)
+    persistent = model.state_dict().keys()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            owner, _, leaf = name.rpartition(".")
-            if ".lora_" in name:
-                continue
-            value = whole(parameter)
-            if owner.endswith(ADAPTED):
-                owner = owner.removesuffix(ADAPTED)
-                if leaf == "weight":
-                    value = value + _product(model.get_submodule(owner)).to(value.device, value.dtype)
-            yield f"{owner}.{leaf}" if owner else leaf, value
-        persistent = model.state_dict().keys()
-        for name, buffer in model.named_buffers():
-            if name in persistent:
-                yield name.replace(f"{ADAPTED}.", "."), buffer
+            yield name, whole(parameter)
+        yield from ((name, buffer) for name, buffer in model.named_buffers() if name in persistent)
 
 
+def plain_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """`whole_weights` of the model without adapters, what they add added."""
+    model = underlying(policy)
+    for name, value in whole_weights(policy):
+        owner, _, leaf = name.rpartition(".")
+        if IN_ADAPTER in name:
+            continue
+        if owner.endswith(ADAPTED):
+            owner = owner.removesuffix(ADAPTED)
+            if leaf == "weight":
+                value = value + _product(model.get_submodule(owner)).to(value.device, value.dtype)
+        yield f"{owner}.{leaf}" if owner else leaf, value
+
+
+@torch.no_grad()
 def _product(layer: Any) -> Tensor:
-    """What an adapter adds to its layer's weight: ``scale * B A``."""
+    """What adapters add to their layer's weight: ``scale * B A``."""
     total: Tensor | None = None
     for adapter in layer.active_adapters:
         product = whole(layer.lora_B[adapter].weight) @ whole(layer.lora_A[adapter].weight) * layer.scaling[adapter]
@@ -80,12 +90,22 @@ def _product(layer: Any) -> Tensor:
     return total.T if getattr(layer, "fan_in_fan_out", False) else total
 
 
-def plain_copy(policy: nn.Module, kind: type[PreTrainedModel], device: torch.device) -> PreTrainedModel:
-    """A plain model of its own with the policy's weights, in evaluation mode; a collective where they are split."""
-    config = copy.deepcopy(underlying(policy).config)
+def plain_copy(policy: Any, kind: type[PreTrainedModel], device: torch.device) -> PreTrainedModel:
+    """A model of its own with the policy's weights and adapter, in evaluation mode; a collective where they are split.
+
+    Args:
+        policy: unwrapped.
+        kind: its class, before an engine made it its own.
+        device: where the copy goes.
+    """
     with init_empty_weights(include_buffers=False):
-        made = kind(config)
-    for name, value in plain_weights(policy):
+        made = kind(copy.deepcopy(underlying(policy).config))
+        if adapters := getattr(policy, "peft_config", None):
+            from peft import get_peft_model
+
+            for name, adapter in adapters.items():
+                made = get_peft_model(made, adapter, adapter_name=name).get_base_model()
+    for name, value in whole_weights(policy):
         set_module_tensor_to_device(made, name, device, value=value)
     made.tie_weights()
     made.requires_grad_(False)
@@ -107,13 +127,13 @@ def save_policy(policy: Any, tokenizer: Any, folder: Path, *, kind: type[PreTrai
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = underlying(policy)
-    if model is policy and not is_split(model):
+    if model is policy and not is_split(policy):
         if writes:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         return
     state = {name: value.to("cpu", copy=True) for name, value in plain_weights(policy) if writes}
-    adapter = {f"base_model.model.{n}": whole(w) for n, w in model.named_parameters() if ".lora_" in n}
+    adapter = {f"base_model.model.{name}": whole(w) for name, w in model.named_parameters() if IN_ADAPTER in name}
     if not writes:
         return
     with init_empty_weights(include_buffers=False):
