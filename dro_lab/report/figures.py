@@ -17,6 +17,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 PAGE_COLOURS = {
@@ -30,6 +32,8 @@ PAGE_COLOURS = {
 """The style's colours and the page's: on the page a curve follows the light or dark scheme."""
 
 
+FLAT = 1e-6
+"""Values that differ by less, relative to their size, are one."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
 
@@ -63,7 +67,7 @@ def quality_curve(
     def draw(axes: Axes) -> None:
         if training.notna().any():
             axes.plot(training.index, training, color="#999999", linewidth=1, label="training rollouts")
-        axes.fill_between(step, low, high, color="#0072b2", alpha=0.18, linewidth=0)
+        _band(axes, step, low, high, colour="#0072b2")
         axes.plot(step, value, color="#0072b2", marker="o", markersize=4, label="held-out, with interval")
         axes.set_ylim(0, max(1.0, float(np.nanmax(high))))
         axes.legend(loc="best")
@@ -94,7 +98,7 @@ def rollout_curve(
     ).reset_index()
 
     def draw(axes: Axes) -> None:
-        axes.fill_between(frame["step"], frame["low"], frame["high"], color=colour, alpha=0.15, linewidth=0)
+        _band(axes, frame["step"], frame["low"], frame["high"], colour=colour)
         axes.plot(frame["step"], frame["mean"], color=colour, linestyle="", marker="o", markersize=2.2, alpha=0.6)
         axes.plot(frame["step"], frame["smooth"], color=colour)
         axes.set_title(title)
@@ -136,8 +140,34 @@ def _smooth(series: pd.Series) -> pd.Series:
 def _save(
     name: str, draw: Callable[[Axes], None], plotted: pd.DataFrame, *, caption: str, source: str, folder: Path
 ) -> Curve:
+    def drawn(axes: Axes) -> None:
+        draw(axes)
+        _whole_steps(axes)
+
     xlabel = f"training step\n{source}"  # whatever names the data names its source
-    return save_curve(name, draw, plotted, caption=caption, xlabel=xlabel, folder=folder)
+    return save_curve(name, drawn, plotted, caption=caption, xlabel=xlabel, folder=folder)
+
+
+def _band(axes: Axes, step: ArrayLike, low: ArrayLike, high: ArrayLike, *, colour: str) -> None:
+    """An interval at each step; a bar where there is one step alone, since a band has a width."""
+    if np.size(step) == 1:
+        axes.vlines(step, low, high, color=colour, alpha=0.3, linewidth=5)
+    else:
+        axes.fill_between(step, low, high, color=colour, alpha=0.16, linewidth=0)
+
+
+def _whole_steps(axes: Axes) -> None:
+    """Ticks at whole steps, and room around what has one step, or one value, alone: a run may end at its first."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    low, high = axes.dataLim.intervalx
+    if high - low < 1:
+        axes.set_xlim(max(low - 1, -0.5), high + 1)
+        for line in axes.lines:
+            line.set(marker="o", markersize=5)
+    low, high = axes.dataLim.intervaly
+    if axes.get_autoscaley_on() and high - low < FLAT * max(1.0, abs(high)):
+        room = max(0.1, 0.1 * abs(high))
+        axes.set_ylim(low - room, high + room)
 
 
 def save_curve(

@@ -19,6 +19,7 @@ from dro_lab.record import Estimate, RunRecord
 from dro_lab.record.read import load_run
 from dro_lab.report import content, write_report
 from dro_lab.report.__main__ import main
+from dro_lab.report.figures import Curve, step_curves
 from dro_lab.report.heat import heat
 from dro_lab.report.page import embedded
 from dro_lab.report.single import _origin
@@ -51,6 +52,29 @@ def test_start_end_interval_and_three_tokens_stand_above_the_curves(page: Page, 
     heaviest = tokens["weight"].groupby(tokens["token"].str.strip()).sum().sort_values(ascending=False)
     for rank, token in enumerate(heaviest.index[:3], start=1):
         assert re.search(rf"{rank}\. {heaviest[token] / heaviest.sum():.0%} of the weight.*?\n{token}\b", top, re.S)
+
+
+def ticks(curve: Curve) -> list[list[str]]:
+    """The labels of a figure's ticks: those of x, those of y."""
+    return [
+        re.findall(r"<text[^>]*>([^<]*)</text>", part)
+        for part in re.findall(
+            r'id="[^"]*matplotlib.axis_\d"(.*?)(?=id="[^"]*matplotlib.axis_|id="[^"]*patch_\d)', curve.svg, re.S
+        )
+    ]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 30])
+def test_a_step_is_a_whole_number_however_early_a_run_ended(steps: int, tmp_path: Path) -> None:
+    metrics = pd.DataFrame({"step": range(1, steps + 1), "tau": 0.3})
+    curve = step_curves(metrics, {"tau": "tau"}, name="filter", title="Tau", source="twin", folder=tmp_path)
+    assert curve is not None
+    across, up = ticks(curve)
+    shown = [label for label in across if label not in ("training step", "twin")]
+    assert shown
+    assert all(re.fullmatch(r"−?\d+", label) for label in shown), shown
+    assert len(set(up)) == len(up)
+    assert all(len(label) <= 5 for label in up), "digits behind a rounding error"
 
 
 def test_the_data_are_named(page: Page) -> None:
