@@ -5,11 +5,10 @@ Composes the configuration, refuses what is wrong in one message, and only then 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +29,6 @@ from dro_lab.launch.world import check_launch, silent_rank, world
 from dro_lab.resume.place import forget, taken
 from dro_lab.resume.settings import checkpoint_settings
 from dro_lab.secrets import hide, hide_in_logs, refuse_recorded
-from dro_lab.sweep.plugin import register
 from dro_lab.sweep.trial import current_trial, job_mark
 
 CONF = Path(__file__).resolve().parents[1] / "conf"  # absolute: found also when `main` is imported, not run with -m
@@ -49,7 +47,10 @@ def main() -> None:
     """The command line. Bad input ends in one message and status 2, Ctrl-C in status 130, a bug in its traceback."""
     try:
         refuse_keys(sys.argv[1:])  # before Hydra: it writes every override into the run's folder
-        register()
+        if _may_sweep(sys.argv[1:]):
+            from dro_lab.sweep.plugin import register
+
+            register()
         _grids.clear()
         forget()
         given = sys.argv
@@ -76,6 +77,20 @@ def main() -> None:
         _refuse(message)
 
 
+def _process_name() -> str:
+    """As multiprocessing calls this process; a process of its making has imported it."""
+    loaded = sys.modules.get("multiprocessing")
+    return str(loaded.current_process().name) if loaded is not None else MAIN
+
+
+def _may_sweep(arguments: Sequence[str]) -> bool:
+    """Whether the command can come to a sweep. Its plugin takes a tenth of the time that ``--help`` has."""
+    words = ("sweep", "multirun", "hydra-help", "config-")
+    return any(word in given.lower() for given in arguments for word in words) or any(
+        given.startswith("-") and not given.startswith("--") and "m" in given for given in arguments
+    )
+
+
 _grids: set[Path] = set()
 """The folders of the plain grids whose jobs ran in this process."""
 
@@ -84,7 +99,7 @@ _grids: set[Path] = set()
 def job(cfg: DictConfig) -> float:
     """Run one job; returns the objective to Hydra (for sweeps)."""
     searched = job_mark() is not None  # a trial's failure is the sweep's to write down, and does not end it
-    worker = multiprocessing.current_process().name != MAIN  # of the joblib launcher, which waits for ever if it exits
+    worker = _process_name() != MAIN  # of the joblib launcher, which waits for ever if it exits
     try:
         return _job(cfg)
     except UserError as error:
