@@ -1,0 +1,46 @@
+"""What tests plant in a run of two processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dro_lab.types import GateResult, Rewards, RolloutGroups, TokenStats
+
+
+def second_half(groups: RolloutGroups, stats: TokenStats, rewards: Rewards) -> GateResult:
+    """A gate that rejects the second half of a step's prompts: all of the second rank's."""
+    prompts = groups.shape[0]
+    admit_P = torch.arange(prompts) < prompts // 2
+    return GateResult(
+        admit_P=admit_P,
+        failed_PG=~admit_P[:, None].expand(groups.shape),
+        rewards=rewards,
+        reasons_P=["" if admit else "the second rank's" for admit in admit_P.tolist()],
+    )
+
+
+def score_through_fsdp(rank: int) -> None:
+    """What the lab does not do: each rank scores its own texts by forwards of the split policy."""
+    import dro_lab.scoring.plain as plain
+    from dro_lab.training.trainer import LabTrainer
+
+    plain.plain_head = lambda model: False  # through the model's own forward, where FSDP gathers weights
+
+    def readable(self: Any) -> Any:
+        return self.policy
+
+    LabTrainer.readable = readable
+
+
+def die(rank: int) -> None:
+    """The second rank fails while it scores."""
+    from dro_lab.training.trainer import LabTrainer
+
+    if rank == 1:
+
+        def readable(self: Any) -> Any:
+            raise RuntimeError("planted")
+
+        LabTrainer.readable = readable
