@@ -242,12 +242,12 @@ def test_a_ratio_says_who_never_got_there(found, shown):
 @pytest.mark.parametrize(
     ("steps", "tokens", "said"),
     [
-        (ratio(2.5, 2.1, 3.0), ratio(2.5, 1.9, 3.0), "yes (steps), yes, within the noise (tokens)"),
-        (ratio(1.5, 1.1, 1.9), ratio(1.5, 1.1, 2.2), "no (steps), no, within the noise (tokens)"),
+        (ratio(2.5, 2.1, 3.0), ratio(2.5, 1.9, 3.0), "yes (steps), yes, but the interval reaches below 2 (tokens)"),
+        (ratio(1.5, 1.1, 1.9), ratio(1.5, 1.1, 2.2), "no (steps), no, but the interval reaches 2 (tokens)"),
         (
             ratio(CENSORED, CENSORED, CENSORED, least=2.5),
             ratio(CENSORED, CENSORED, CENSORED, least=1.5),
-            "yes (steps), no, within the noise (tokens)",
+            "yes (steps), no, but the interval reaches 2 (tokens)",
         ),
         (ratio(0.0, 0.0, 1.0), ratio(math.nan, 0.0, CENSORED), "no (steps), nobody gets there (tokens)"),
     ],
