@@ -103,8 +103,13 @@ def run(
         KeyboardInterrupt: after the record was closed as interrupted.
     """
     reset_process(cfg)
-    with seated(cfg, folder) as seat:
-        return _run(cfg, names, seat, trial, settings=settings, goes_on=goes_on)
+    try:
+        with seated(cfg, folder) as seat:
+            return _run(cfg, names, seat, trial, settings=settings, goes_on=goes_on)
+    except Exception as error:
+        if is_full(error):
+            raise cannot_go_on(folder, error) from None
+        raise
 
 
 def _run(
@@ -144,8 +149,7 @@ def _run(
         except BaseException as failure:
             if isinstance(failure, CheckpointError) or is_full(failure):
                 run_.give_up()
-                full = isinstance(failure, CheckpointError)
-                raise failure if full else cannot_go_on(folder, failure, step=going.checkpoints.last) from None
+                raise
             run_.close_anyway("failed", f"{type(failure).__name__}: {failure}")
             raise
     if seat.first:

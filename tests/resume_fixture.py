@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tests.cli_fixture import Ended, run_main, small_run
 
 WITH_MEMORY = (
     "steps=7",
+    "seed=4",
     "checkpoint.every=2",
     "report=false",
     "dataset.sizes={train: 4, validation: 4, test: 2, ood: 2}",  # an epoch is 4 steps: the run ends in its second
@@ -82,11 +83,11 @@ def differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def nothing_is_closed() -> Iterator[None]:
-    """A kill closes nothing: no summary, no merged table."""
+def nothing_is_closed(*, closing: bool = False) -> Iterator[None]:
+    """A kill closes nothing: no summary, no merged table. ``closing``: but the run was closing when it came."""
     with (
-        patch.object(Run, "close_anyway", lambda *_: None),
-        patch.object(RunRecord, "close", lambda record: record.abandon()),
+        patch.object(Run, "close_anyway", lambda run, *_: run.record.abandon()),
+        nullcontext() if closing else patch.object(RunRecord, "close", lambda record: record.abandon()),
     ):
         yield
 
@@ -96,11 +97,11 @@ def stopped_at(
     owner: Any,
     name: str,
     *,
-    when: Callable[..., bool] = lambda *_: True,
+    when: Callable[..., bool] = lambda *_, **__: True,
     nth: int = 1,
     behind: bool = False,
     half: Callable[..., Any] | None = None,
-    error: type[BaseException] = Killed,
+    error: BaseException | type[BaseException] = Killed,
 ) -> Iterator[list[int]]:
     """Within, the ``nth`` call of ``owner.name`` that ``when`` holds for stops the run.
 
@@ -130,9 +131,9 @@ def stopped_at(
         yield stops
 
 
-def kill(policy: Path, folder: str, fault: Any, *more: str) -> None:
+def kill(policy: Path, folder: str, fault: Any, *more: str, closing: bool = False) -> None:
     """The command, killed within ``fault``."""
-    with nothing_is_closed(), fault as stops:
+    with nothing_is_closed(closing=closing), fault as stops:
         try:
             ended = run_main(arguments(policy, folder, *more))
         except Killed:

@@ -61,7 +61,7 @@ class Checkpoints:
     folder: Path
     keep: int = 2
     last: int | None = None  # step of the newest whole one
-    passed_over: list[str] = field(default_factory=list)  # by `newest`: which are not whole, and why
+    passed_over: list[tuple[Path, str]] = field(default_factory=list)  # by `newest`: which are not whole, and why
 
     @property
     def place(self) -> Path:
@@ -113,7 +113,7 @@ class Checkpoints:
             if fault is None:
                 self.last = int(state["step"])
                 return Checkpoint(path=path, step=self.last, state=state)
-            self.passed_over.append(f"{path}: {fault}")
+            self.passed_over.append((path, fault))
         return None
 
     def forget_after(self, step: int) -> None:
@@ -174,7 +174,7 @@ def read_state(folder: Path, *, rank: int = 0) -> dict[str, Any]:
 def write_manifest(folder: Path, step: int) -> None:
     """Name every file with its size and digest, each on the disk before the manifest is."""
     files = {}
-    for path in sorted(found for found in folder.rglob("*") if found.is_file()):
+    for path in sorted(found for found in folder.rglob("*") if found.is_file() and found.name != MANIFEST):
         sync_file(path)
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
     write_atomic(folder / MANIFEST, json.dumps({"version": VERSION, "step": step, "files": files}, indent=1))

@@ -21,8 +21,9 @@ def is_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in FULL or SAID.search(str(error)) is not None
 
 
-def cannot_go_on(folder: Path, error: BaseException, *, step: int | None) -> UserError:
-    """What the user reads. ``step``: of the last checkpoint; None: there is none."""
+def cannot_go_on(folder: Path, error: BaseException) -> UserError:
+    """What the user reads. ``folder``: of the run."""
+    step = max((int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")), default=None)
     why = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
     place = getattr(error, "filename", None) or folder
     goes_on = f"from step {step}" if step else "from its start"

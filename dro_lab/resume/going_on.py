@@ -55,8 +55,8 @@ class GoingOn:
         if not self.goes_on:
             return
         self.found = self.checkpoints.newest()
-        for fault in self.checkpoints.passed_over:
-            warn(f"checkpoint {fault}; the one before it is taken")
+        for path, fault in self.checkpoints.passed_over:
+            warn(f"checkpoint {short(path)}: {fault}; the one before it is taken")
         if self.found is None:
             say(f"resume   {short(self.folder)}: no checkpoint yet, from its start (resume=never: a new run)")
             return
