@@ -5,6 +5,7 @@ Composes the configuration, refuses what is wrong in one message, and only then 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -56,7 +57,7 @@ def main() -> None:
         given = sys.argv
         sys.argv = [given[0], *silent_rank(given[1:])]
         try:
-            with _hydra_raises():
+            with _hydra_raises(), _composing():
                 job()
         finally:
             sys.argv = given
@@ -126,6 +127,7 @@ def _job(cfg: DictConfig) -> float:
     if job_mark() is None and HydraConfig.get().mode is RunMode.MULTIRUN:
         _grids.add(Path(HydraConfig.get().sweep.dir))
     folder = Path(HydraConfig.get().runtime.output_dir)
+    gc.enable()
     hide_in_logs()
     _refuse_secrets(cfg, folder)
     names, searched = chosen_names(cfg, HydraConfig.get().runtime.choices), job_mark() is not None
@@ -157,6 +159,16 @@ def _refuse_secrets(cfg: DictConfig, folder: Path) -> None:
 
 def _print_traceback(error: BaseException) -> None:
     print(hide("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+
+
+@contextmanager
+def _composing() -> Iterator[None]:
+    """Composing makes many objects and hardly any garbage; looking for it would take a tenth of ``--help``."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager
