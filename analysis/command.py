@@ -9,12 +9,10 @@ from pathlib import Path
 
 from analysis.figures import Drawn, check_out, save
 from analysis.load import finished_runs, load_runs
+from analysis.options import RESAMPLES
 from dro_lab.errors import UserError
 from dro_lab.record.environment import git_state
 from dro_lab.record.read import Run
-
-CONFIDENCE = 0.9
-RESAMPLES = 10_000
 
 
 def as_runs(places: Sequence[Path | str | Run] | Path | str) -> list[Run]:
@@ -23,27 +21,6 @@ def as_runs(places: Sequence[Path | str | Run] | Path | str) -> list[Run]:
         return load_runs([places])
     loaded = [place for place in places if isinstance(place, Run)]
     return loaded if loaded and len(loaded) == len(places) else load_runs([p for p in places if not isinstance(p, Run)])
-
-
-def parser(name: str, about: str) -> argparse.ArgumentParser:
-    """The options that all figures take."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m analysis.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("places", nargs="+", metavar="PLACE", help="a run's folder, or any folder above runs")
-    made.add_argument("--skip-unfinished", action="store_true", help="leave unfinished runs out, and name them")
-    made.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", help="figure (.png, .svg, .pdf); its csv and page go beside it"
-    )
-    return made
-
-
-def with_statistics(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The options of figures with bootstrap intervals."""
-    made.add_argument("--confidence", type=float, default=CONFIDENCE, help="of the intervals (default: %(default)s)")
-    made.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
-    made.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
-    return made
 
 
 def check_statistics(*, confidence: float, resamples: int) -> None:

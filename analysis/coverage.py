@@ -11,7 +11,11 @@ interpolated and with crossings counted in whole evaluations.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before all that is slow to import
+    from analysis.options import answer_help
+
+    answer_help("coverage", __doc__)
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +25,7 @@ import numpy as np
 from analysis.bootstrap import CENSORED
 from analysis.command import table
 from analysis.crossings import Aim, Arm, Crossing, smoothed_arm, verdict
+from analysis.options import FIGURES
 
 TARGET, START, CEILING = 0.65, 0.3, 0.8
 
@@ -92,12 +97,7 @@ SETTINGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the coverage of every setting as a table."""
-    made = argparse.ArgumentParser(
-        prog="python -m analysis.coverage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("--repetitions", type=int, default=1000, help="simulated comparisons (default: %(default)s)")
-    made.add_argument("--seeds", type=int, nargs="+", default=[3, 5, 8], help="seeds a setting (default: 3 5 8)")
-    options = made.parse_args(arguments)
+    options = FIGURES["coverage"](__doc__ or "").parse_args(arguments)
     rows = []
     for name, setting in SETTINGS.items():
         for seeds in options.seeds:

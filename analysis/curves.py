@@ -9,6 +9,11 @@ Rewards of different settings are on different scales: their shapes compare, the
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all that is slow to import
+    from analysis.options import answer_help
+
+    answer_help("curves", __doc__)
+
 import math
 import shlex
 import sys
@@ -21,9 +26,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from analysis.command import CONFIDENCE, as_runs, check_statistics, origin, parser, run_command, table
+from analysis.command import as_runs, check_statistics, origin, run_command, table
 from analysis.figures import GREY, Drawn, caption, grid, house_style, legend, looks, over_seeds
-from analysis.load import AXES, by_label, check_comparable, curves, label_of, metrics_of
+from analysis.load import by_label, check_comparable, curves, label_of, metrics_of
+from analysis.options import AXES, CONFIDENCE, FIGURES
 from dro_lab.errors import UserError
 from dro_lab.record.read import Run
 
@@ -183,11 +189,7 @@ def _ends(part: pd.DataFrame) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the ends of every curve and write the figure; 2 with one message for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    made = parser("curves", __doc__ or "")
-    made.add_argument("--x", default="steps", help=f"one of {', '.join(AXES)} (default: %(default)s)")
-    made.add_argument("--smooth", type=int, default=5, help="training steps in a mean (default: %(default)s)")
-    made.add_argument("--confidence", type=float, default=CONFIDENCE, help="of the intervals (default: %(default)s)")
-    options = made.parse_args(given)
+    options = FIGURES["curves"](__doc__ or "").parse_args(given)
     command = shlex.join(["python", "-m", "analysis.curves", *given])
     return run_command(
         options,

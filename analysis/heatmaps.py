@@ -12,6 +12,11 @@ are left out, and so are a sweep's last runs on the test split: nothing is chose
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all that is slow to import
+    from analysis.options import answer_help
+
+    answer_help("heatmaps", __doc__)
+
 import math
 import shlex
 import sqlite3
@@ -29,10 +34,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.command import origin, parser, run_command, table
+from analysis.command import origin, run_command, table
 from analysis.figures import Drawn, caption, grid, house_style
 from analysis.labels import flat_config, varying
 from analysis.load import ENDED, check_comparable, load_runs
+from analysis.options import FIGURES
 from dro_lab.errors import UserError
 from dro_lab.record.read import Run
 from dro_lab.sweep.trial import PRUNED
@@ -332,11 +338,7 @@ def _page(frame: pd.DataFrame, keys: Sequence[str], rest: Sequence[str], *, head
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the cells and write the figure; 2 with one message for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    made = parser("heatmaps", __doc__ or "")
-    made.add_argument("--keys", nargs="+", metavar="KEY", help="one or two keys (default: those that vary)")
-    made.add_argument("--metric", default="quality", help="outcome of a map of two keys (default: %(default)s)")
-    made.add_argument("--study", help="name of the study, where PLACE is an Optuna storage")
-    options = made.parse_args(given)
+    options = FIGURES["heatmaps"](__doc__ or "").parse_args(given)
     command = shlex.join(["python", "-m", "analysis.heatmaps", *given])
     return run_command(
         options,

@@ -12,21 +12,24 @@ import numpy as np
 import pandas as pd
 
 from analysis.labels import label_of
+from analysis.options import AXES
 from dro_lab.errors import UserError
 from dro_lab.record.read import Run, load_run
 from dro_lab.record.summary import read_summary
 
-__all__ = ["by_label", "check_comparable", "curves", "find_runs", "label_of", "load_runs", "metrics_of", "with_x"]
+__all__ = [
+    "AXES",
+    "by_label",
+    "check_comparable",
+    "curves",
+    "find_runs",
+    "label_of",
+    "load_runs",
+    "metrics_of",
+    "with_x",
+]
 
 Axis = Literal["steps", "rollouts", "tokens", "seconds"]
-AXES: dict[str, str] = {
-    "steps": "training step",
-    "rollouts": "rollouts sampled",
-    "tokens": "tokens sampled",
-    "seconds": "seconds of sampling, scoring and training",
-}
-"""The x axes and their words."""
-
 ENDED = ("finished", "stopped")
 """A run that a health monitor stopped was evaluated and saved as a finished one."""
 COPIES = ("mlflow-artifacts", "mlruns")

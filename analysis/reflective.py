@@ -8,6 +8,11 @@ knows which tokens depend on the reasoning (a twin does), sigma should be high o
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all that is slow to import
+    from analysis.options import answer_help
+
+    answer_help("reflective", __doc__)
+
 import math
 import shlex
 import sys
@@ -19,10 +24,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.command import CONFIDENCE, as_runs, check_statistics, origin, parser, run_command, table
+from analysis.command import as_runs, check_statistics, origin, run_command, table
 from analysis.figures import GREY, Drawn, caption, grid, house_style, legend, looks, over_seeds
 from analysis.labels import flat_config
 from analysis.load import by_label, check_comparable
+from analysis.options import CONFIDENCE, FIGURES
 from dro_lab.errors import UserError
 from dro_lab.record.read import Run
 
@@ -193,9 +199,7 @@ def _share(value: float) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and write the figure; 2 with one message for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    made = parser("reflective", __doc__ or "")
-    made.add_argument("--confidence", type=float, default=CONFIDENCE, help="of the intervals (default: %(default)s)")
-    options = made.parse_args(given)
+    options = FIGURES["reflective"](__doc__ or "").parse_args(given)
     command = shlex.join(["python", "-m", "analysis.reflective", *given])
     return run_command(options, lambda: draw(options.places, confidence=options.confidence, command=command))
 

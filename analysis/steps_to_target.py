@@ -12,13 +12,18 @@ bootstrap interval that resamples seeds; a target that a baseline sets is set an
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all that is slow to import
+    from analysis.options import answer_help
+
+    answer_help("steps_to_target", __doc__)
+
 import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,15 +35,11 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import CENSORED, Ratio, median, ratio_of_medians
 from analysis.command import (
-    CONFIDENCE,
-    RESAMPLES,
     as_runs,
     check_statistics,
     origin,
-    parser,
     run_command,
     table,
-    with_statistics,
 )
 from analysis.crossings import (
     LOAD,
@@ -54,7 +55,8 @@ from analysis.crossings import (
     verdict,
 )
 from analysis.figures import DASHED, GREY, Drawn, caption, grid, house_style, legend, looks, over_seeds
-from analysis.load import AXES, by_label, check_comparable, curves
+from analysis.load import by_label, check_comparable, curves
+from analysis.options import AXES, CONFIDENCE, FIGURES, RESAMPLES
 from analysis.target_curves import Curve, Target, baseline_target, seed_average, smoothed, steps_to_target
 from dro_lab.record.read import Run
 
@@ -367,20 +369,7 @@ def _two(value: float) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and the verdicts, write the figure; 2 with one message for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    made = with_statistics(parser("steps_to_target", __doc__ or ""))
-    made.add_argument("--target", required=True, help="0.7, baseline:SETTING (final level) or best:SETTING")
-    made.add_argument("--metric", default="quality", help="an evaluated metric (default: %(default)s)")
-    made.add_argument("--x", default="steps,tokens", help=f"at least two of {','.join(AXES)} (default: %(default)s)")
-    made.add_argument("--window", type=int, default=3, help="evaluations in a mean (default: %(default)s)")
-    made.add_argument("--against", metavar="SETTING", help="take ratios against it (default: the baseline, or all)")
-    made.add_argument("--split", help="held-out split (default: the runs' own)")
-    made.add_argument(
-        "--crossing",
-        choices=get_args(Crossing),
-        default="interpolated",
-        help="where the smoothed curve meets the target, or the first evaluation not below it (default: %(default)s)",
-    )
-    options = made.parse_args(given)
+    options = FIGURES["steps_to_target"](__doc__ or "").parse_args(given)
     command = shlex.join(["python", "-m", "analysis.steps_to_target", *given])
     return run_command(
         options,

@@ -11,6 +11,11 @@ pairs judged otherwise when the two answers swap places, and how much longer the
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all that is slow to import
+    from analysis.options import answer_help
+
+    answer_help("win_rate", __doc__)
+
 import math
 import shlex
 import sys
@@ -26,19 +31,16 @@ from matplotlib.figure import Figure
 from analysis.answers import LENGTHS, Answers, FloatArray, answers_of, pairwise
 from analysis.bootstrap import crossed_mean
 from analysis.command import (
-    CONFIDENCE,
-    RESAMPLES,
     as_runs,
     check_statistics,
     origin,
-    parser,
     run_command,
     table,
-    with_statistics,
 )
 from analysis.figures import GREY, Drawn, caption, grid, house_style, looks
 from analysis.labels import flat_config
 from analysis.load import by_label, check_comparable
+from analysis.options import CONFIDENCE, FIGURES, RESAMPLES
 from dro_lab.errors import UserError
 from dro_lab.evaluation.wins import FREE
 from dro_lab.record.read import Run
@@ -325,11 +327,7 @@ def _verdict(a: str, b: str, level: Level) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables and write the figure; 2 with one message for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    made = with_statistics(parser("win_rate", __doc__ or ""))
-    made.add_argument("--split", help="held-out split (default: the runs' own)")
-    made.add_argument("--decoding", default="sampled", choices=("sampled", "greedy"), help="(default: %(default)s)")
-    made.add_argument("--ask", action="store_true", help="ask the runs' judge about pairs between settings")
-    options = made.parse_args(given)
+    options = FIGURES["win_rate"](__doc__ or "").parse_args(given)
     command = shlex.join(["python", "-m", "analysis.win_rate", *given])
     return run_command(
         options,

@@ -6,7 +6,6 @@ Holds what such studies share: their jobs in an order that leaves whole seeds wh
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from dro_lab.record.read import Run
 from experiments import short_policies
 from experiments.archive import METRICS, Archive
 from experiments.figures import Panel, draw_curves
+from experiments.options import parser
 from experiments.runs import Job, finished, pending, run_all
 from experiments.short_policies import Testbed
 from experiments.summaries import CONFIDENCE, RESAMPLES, Curve, evaluated, head
@@ -244,26 +244,18 @@ def _open(grid: Grid, place: Place, setting: Setting, seeds: Sequence[int]) -> b
 
 def main(grid: Grid, doc: str | None, arguments: Sequence[str] | None = None) -> None:
     """The command line of a study."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default=",".join(map(str, grid.seeds)), help="default %(default)s")
-    parser.add_argument(
-        "--settings",
-        default=",".join(setting.name for setting in grid.settings),
-        help="run these alone; the page shows whatever is there (default %(default)s)",
-    )
-    parser.add_argument("--workers", type=int, default=2, help="runs side by side (default %(default)s)")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs") / grid.here.name)
-    parser.add_argument("--policies", type=Path, default=short_policies.ROOT, help="default %(default)s")
-    parser.add_argument("--tables-only", action="store_true", help="write page and figure of what is finished")
-    parser.add_argument("--quick", action="store_true", help="one twin, two seeds, shorter; the page goes to outputs")
-    options = parser.parse_args(arguments)
-    seeds = [int(seed) for seed in options.seeds.split(",")][: 2 if options.quick else None]
+    made = parser(doc)
+    options = made.parse_args(arguments)
+    given = grid.seeds if options.seeds is None else [int(seed) for seed in options.seeds.split(",")]
+    seeds = list(given)[: 2 if options.quick else None]
     every = grid.quick if options.quick else grid.settings
-    named = options.settings.split(",")
-    if unknown := sorted(set(named) - {setting.name for setting in grid.settings}):
-        parser.error(f"--settings={unknown[0]}: choose among {', '.join(s.name for s in grid.settings)}")
+    known = [setting.name for setting in grid.settings]
+    named = known if options.settings is None else options.settings.split(",")
+    if unknown := sorted(set(named) - set(known)):
+        made.error(f"--settings={unknown[0]}: choose among {', '.join(known)}")
     chosen = [setting for setting in every if setting.name in named]
-    runs = options.outputs / "quick" if options.quick else options.outputs
+    outputs = options.outputs or Path("outputs") / grid.here.name
+    runs = outputs / "quick" if options.quick else outputs
     page = runs if options.quick else grid.here
     place = Place(runs=runs, policies=options.policies, page=page, settings=chosen, quick=options.quick)
     if not options.tables_only:

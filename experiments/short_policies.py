@@ -23,12 +23,13 @@ from dro_lab.models import shipped_policy
 from dro_lab.policy import build as policy
 from dro_lab.policy.guards import limits_of
 from dro_lab.policy.warmstart import Phase, budget
+from experiments.options import POLICIES
 
 LENGTH = 44
 """Tokens of a reference; two distractors, the end of sequence and the space before the answer come on top: 48."""
 STEPS_SCALE = 1.5
 """Of the phase ``tune``: another length is more to learn than another style."""
-ROOT = Path("outputs/short_policies")
+ROOT = POLICIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

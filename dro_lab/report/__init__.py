@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dro_lab.errors import UserError
-from dro_lab.record.files import write_atomic
-from dro_lab.record.read import load_run
-from dro_lab.report.single import render
 
-__all__ = ["render", "run_folders", "write_comparison", "write_report"]
+__all__ = ["run_folders", "write_comparison", "write_report"]
 
 
 def write_report(folder: Path, *, path: Path | None = None) -> Path:
@@ -23,6 +20,10 @@ def write_report(folder: Path, *, path: Path | None = None) -> Path:
         UserError: the folder is not a run's folder (see `dro_lab.record.read.load_run`), or ``path`` cannot be
             written.
     """
+    from dro_lab.record.files import write_atomic
+    from dro_lab.record.read import load_run
+    from dro_lab.report.single import render
+
     run = load_run(folder)
     path = run.folder / "report.html" if path is None else path
     _check_writable(path)
@@ -41,6 +42,7 @@ def write_comparison(places: Sequence[Path], *, path: Path | None = None) -> Pat
             sources, two runs of one configuration and seed, or a ``path`` that cannot be written. Nothing is written.
     """
     from analysis.load import load_runs
+    from dro_lab.record.files import write_atomic
     from dro_lab.report.several import render_comparison
 
     runs = load_runs(run_folders(places))

@@ -6,6 +6,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all that is slow to import
+    from experiments.options import answer_help
+
+    answer_help(__doc__)
+
 from pathlib import Path
 
 from experiments import short_policies

@@ -7,6 +7,11 @@ file.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all that is slow to import
+    from experiments.options import answer_help
+
+    answer_help(__doc__)
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

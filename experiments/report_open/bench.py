@@ -24,7 +24,7 @@ import pandas as pd
 from dro_lab.errors import UserError
 from dro_lab.record.environment import git_state
 from dro_lab.record.read import Run, load_run
-from dro_lab.report import render
+from dro_lab.report.single import render
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 READY = "[data-source=data-rollouts] details.row"

@@ -71,7 +71,7 @@ def test_the_page_says_how_the_reward_weighs_tokens(tmp_path: Path, reward: Rewa
     assert ("% of the weight" in page.text) == (sentence == OWN)
     if sentence != OWN:
         # "7" moves with the reasoning and stands once; "the" stands five times and never moves
-        assert re.search(r"1\. 100% of the reaction, seen 1 times\n7the the sum 7\n", page.text)
+        assert re.search(r"1\. 100% of the reaction, seen 1 time\n7the the sum 7\n", page.text)
         shown = pd.read_csv(tmp_path / "run" / "figures" / "tokens.csv")
         assert shown.groupby("prompt_id")["reaction"].sum().tolist() == pytest.approx([1, 0])
 
