@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,14 @@ def open_client(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
+    path = sqlite_path(uri)
+    if path is not None and not (path.exists() and path.stat().st_size):
+        # aside: MLflow makes its schema in dozens of steps, and a process killed between two of them would leave a
+        # database that looks like one of another version
+        aside = path.with_name(f".{path.name}.new")
+        aside.unlink(missing_ok=True)
+        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+        os.replace(aside, path)
     client = MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)  # the first call creates or checks the schema
     return client
