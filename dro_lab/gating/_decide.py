@@ -1,7 +1,7 @@
 """Coverage and consistency over a verdict tensor, and what becomes of a group that fails: shared by all gates.
 
 DRO (arXiv 2506.13351), rubric-gating: a group of rollouts whose answers do not meet the query's checks is rejected
-whole; verdicts never enter the reward. With ``met`` = verdict 1 (0 = not met, -1 = unknown, which never counts as met):
+whole; verdicts never enter the reward. With ``met`` = verdict 1 (0 = not met, -1 = unknown):
 
 coverage      every check of the query is met by at least ``mu`` rollouts (a count; not the same ones for each check);
 consistency   each of the top ``max(1, ceil(rho * G))`` rollouts by reward meets at least ``nu`` of the query's checks.
@@ -12,8 +12,12 @@ not gated. ``ceil`` is exact in the decimals the user wrote: 0.07 * 100 rollouts
 What becomes of a failing group (``on_reject``): ``drop`` takes it out of the loss (the paper's), ``zero`` keeps its
 tokens in the loss's denominator with advantage 0, ``floor`` (ours) rejects no group: in every gated group a *rollout*
 that meets less than ``nu`` of its *known* checks gets the group's lowest reward (taken before flooring) and loses its
-process credit. Groups are refused in doubt, rollouts are floored on evidence only: a rollout of which nothing is known
-is not floored. Where every rollout fails, the group carries no signal: it counts as rejected and teaches nothing.
+process credit. Rollouts are floored on evidence only: one of which nothing is known is not. Where every rollout
+fails, the group carries no signal: it counts as rejected and teaches nothing.
+
+What an unknown verdict means for a group is `on_unknown`: ``reject`` (ours, in doubt against the group) never counts it
+as met; ``pass`` (in doubt for it) lets it cover a check and leaves it out of consistency. A group whose judge answered
+nothing at all (it is *unjudged*: the judge is down) is therefore rejected, or passes, and is counted in both cases.
 """
 
 from __future__ import annotations
@@ -33,6 +37,11 @@ from dro_lab.types import GateResult, Rewards
 
 OnReject = Literal["drop", "zero", "floor"]
 ON_REJECT = ("drop", "zero", "floor")
+OnUnknown = Literal["reject", "pass"]
+ON_UNKNOWN = ("reject", "pass")
+
+
+UNJUDGED = "unjudged: the judge answered none of the group's checks (gating.on_unknown=reject)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +52,10 @@ class Rules:
     rho: float = 0.25
     nu: float = 0.60
     on_reject: OnReject = "drop"
+    on_unknown: OnUnknown = "reject"
 
 
-def check_rules(*, mu: int, rho: float, nu: float, on_reject: str, patience: int) -> None:
+def check_rules(*, mu: int, rho: float, nu: float, on_reject: str, patience: int, on_unknown: str = "reject") -> None:
     """Refuse thresholds that make no sense.
 
     Raises:
@@ -55,6 +65,7 @@ def check_rules(*, mu: int, rho: float, nu: float, on_reject: str, patience: int
     share("gating.rho", rho, todo="0.25 checks the best quarter of each group")
     share("gating.nu", nu, todo="0.6 asks the best rollouts for 60% of the checks, 1 for all of them")
     choice("gating.on_reject", on_reject, ON_REJECT, todo="drop is the paper's, floor avoids starvation")
+    choice("gating.on_unknown", on_unknown, ON_UNKNOWN, todo="reject: what the judge does not answer is not met")
     whole("gating.patience", patience, low=1, todo="steps in a row without any admitted group before the alarm; try 5")
 
 
@@ -99,18 +110,26 @@ def decide(
     gated_P = mask_PV.any(-1)
     met_PG, asked_PG = met_PGV.sum(-1), asked_PGV.sum(-1)
 
-    uncovered_PV = (met_PGV.sum(1) < rules.mu) & mask_PV
+    passes = rules.on_unknown == "pass"
+    unjudged_P = gated_P & ~known_PGV.any(-1).any(-1)
+    covers_PGV = met_PGV | (asked_PGV & ~known_PGV) if passes else met_PGV
+    uncovered_PV = (covers_PGV.sum(1) < rules.mu) & mask_PV
     top_PG = top_by_reward(rewards.outcome_PG, rules.rho)
-    weak_PG = top_PG & ~enough(met_PG, asked_PG, rules.nu)
+    weak_PG = top_PG & ~enough(met_PG, known_PGV.sum(-1) if passes else asked_PG, rules.nu)
     coverage_P, consistency_P = uncovered_PV.any(-1), weak_PG.any(-1)
     failed_PG = ~enough(met_PG, known_PGV.sum(-1), rules.nu)
 
-    failing_P = coverage_P | consistency_P
+    refused_P = unjudged_P & (not passes)
+    failing_P = coverage_P | consistency_P | refused_P
     hopeless_P = failed_PG.any(-1) & (failed_PG | rewards.outcome_PG.isnan()).all(-1)
     floors = rules.on_reject == "floor"
-    rejected_P = hopeless_P if floors else failing_P
+    rejected_P = hopeless_P | refused_P if floors else failing_P
     reasons = [
-        _reason(p, uncovered_PV, weak_PG, top_PG, met_PGV, rules, names_PV, floors=floors) if rejected_P[p] else ""
+        ""
+        if not rejected_P[p]
+        else UNJUDGED
+        if unjudged_P[p]
+        else _reason(p, uncovered_PV, weak_PG, top_PG, met_PGV, rules, names_PV, floors=floors)
         for p in range(len(mask_PV))
     ]
     return GateResult(
@@ -127,6 +146,7 @@ def decide(
             "rejected_share": _share(rejected_P),
             "floored_share": _share(failed_PG & rewards.outcome_PG.isfinite()) if floors else 0.0,
             "ungated_share": _share(~gated_P),
+            "unjudged_share": _share(unjudged_P),
             **verdict_shares(verdicts_PGV, asked_PGV),
         },
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dro_lab.gating._decide import OnReject, Rules, check_rules, decide
+from dro_lab.gating._decide import OnReject, OnUnknown, Rules, check_rules, decide
 from dro_lab.rubrics.attach import Rubrics, prepare_rubrics
 from dro_lab.rubrics.checks import checks_of
 from dro_lab.types import GateResult, Need, Rewards, RolloutGroups, Stat, Task, TokenStats
@@ -24,6 +24,7 @@ def rubric(
     rho: float = 0.25,
     nu: float = 0.60,
     on_reject: OnReject = "drop",
+    on_unknown: OnUnknown = "reject",
     patience: int = 5,
     rubrics: Mapping[str, Any] | None = None,
 ) -> GateResult:
@@ -34,6 +35,7 @@ def rubric(
         rho: share of the group, by reward, of which each rollout must meet
         nu: at least this share of the checks.
         on_reject: what becomes of a failing group: drop, zero, or floor its failing rollouts.
+        on_unknown: what the judge does not answer speaks against the group (reject), or for it (pass).
         patience: steps in a row without any admitted group before the starvation alarm, which reads it, speaks.
         rubrics: where rubrics come from, and their corruption for robustness studies (`dro_lab.rubrics.attach`).
     """
@@ -44,7 +46,7 @@ def rubric(
         stats.verdicts_PGV,
         stats.checks_mask_PV,
         rewards,
-        rules=Rules(mu=mu, rho=rho, nu=nu, on_reject=on_reject),
+        rules=Rules(mu=mu, rho=rho, nu=nu, on_reject=on_reject, on_unknown=on_unknown),
         names_PV=[[check.id for check in checks_of(columns)] for columns in groups.columns_P],
     )
 
@@ -60,11 +62,12 @@ def check(
     rho: float = 0.25,
     nu: float = 0.60,
     on_reject: str = "drop",
+    on_unknown: str = "reject",
     patience: int = 5,
     rubrics: Mapping[str, Any] | None = None,
 ) -> None:
     """Raises `UserError` for thresholds and rubric settings that make no sense."""
-    check_rules(mu=mu, rho=rho, nu=nu, on_reject=on_reject, patience=patience)
+    check_rules(mu=mu, rho=rho, nu=nu, on_reject=on_reject, patience=patience, on_unknown=on_unknown)
     Rubrics.of(rubrics)
 
 
