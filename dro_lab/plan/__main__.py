@@ -16,12 +16,12 @@ usage: python -m dro_lab.plan [scale=gpu model=qwen3_1_7b reward=r3 ...] [gpu=h1
 Prints what a run would take, before anything is started: memory of a device by part, tokens, FLOPs and seconds of a
 step by sampling, scoring and training. Own keys, with their defaults:
   gpu=h100               b200, h200, h100, a100, l40s, rtx4090
-  devices=1              that share the step
-  sharding=none          none: a whole copy of the weights on each; full: split over them (FSDP, ZeRO-3)
+  devices=null           that share the step; null: launch.num_processes
+  sharding=null          none: a whole copy of the weights on each; full: split over them; null: as launch= says
   prompt_tokens=512      of a prompt
   reference_tokens=128   of a reference, and of an answer
   completion_tokens=null of a completion; null: rollout.max_completion_length, the most it can be
-  mfu=0.35 bandwidth=0.6 launch=0.0006   what the device reaches of its data sheet; seconds a layer and token
+  mfu=0.35 bandwidth=0.6 layer_start=0.0006   what the device reaches of its data sheet; seconds a layer and token
 All other keys are those of `python -m dro_lab.run`."""
 
 

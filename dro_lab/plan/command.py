@@ -54,7 +54,7 @@ def plan(cfg: DictConfig, question: Question) -> Plan:
     """
     spec = policy_spec(cfg.model, dataset=str(cfg.dataset.get("name") or "") or None)
     shape = shape_of(spec.path, revision=spec.revision)
-    work, setting = work_of(cfg, question), setting_of(cfg, question)
+    work, setting = work_of(cfg, question), setting_of(cfg, question, shape)
     return Plan(
         model=spec.name,
         shape=shape,
@@ -90,6 +90,8 @@ def show(found: Plan, console: Console, *, steps: int) -> None:
     for column in ("memory of one device", "GiB"):
         table.add_column(column, justify="left" if column != "GiB" else "right")
     for name, size in found.memory.items():
+        if not size and name in ONLY_IF_ANY:
+            continue
         table.add_row(name, f"{size / 2**30:.2f}")
     phase, most = found.peak
     verdict = "fits" if found.fits else "DOES NOT FIT"
@@ -109,18 +111,21 @@ def show(found: Plan, console: Console, *, steps: int) -> None:
     say(f"run      {steps} steps: {_duration(total * steps)}, evaluations not counted")
     say(
         f"[assumed: {question.mfu:.0%} of the device's FLOP/s (mfu=), {question.bandwidth:.0%} of its bandwidth "
-        f"(bandwidth=), {question.launch * 1000:g} ms a layer and sampled token (launch=); every completion as long as "
+        f"(bandwidth=), {question.layer_start * 1000:g} ms a layer and sampled token (layer_start=); every completion as long as "
         "said. Estimates: measure a few steps before you rely on them]",
         markup=False,
     )
 
 
+ONLY_IF_ANY = ("whole copy to score with", "vLLM", "vLLM while it samples")
+
 REMEDIES = {
     "sampling": "completion_tokens= if completions are shorter than rollout.max_completion_length allows, else lower "
-    "that, or algorithm.gradient_accumulation_steps: a device samples all rollouts of a step at once",
+    "that, or algorithm.steps_per_generation (null: gradient_accumulation_steps): a device samples so many times "
+    "per_device_train_batch_size rollouts at once; with rollout=vllm_colocate algorithm.vllm_gpu_memory_utilization",
     "scoring": "lower scorer.tokens_per_batch and scorer.lm_head_chunk",
     "training": "lower algorithm.per_device_train_batch_size, set algorithm.gradient_checkpointing=true, or split the "
-    "weights (sharding=full devices=8)",
+    "weights (launch=fsdp)",
 }
 """What makes a phase smaller."""
 

@@ -29,6 +29,9 @@ class Setting:
         sharding: see `Sharding`.
         batch: rollouts of one forward and backward on a device.
         sampled: rollouts that a device samples at once.
+        trained: parameters that are trained; None: all of them (an adapter's are held in float32).
+        engine: bytes that a vLLM in the process takes, its copy of the weights included; 0: there is none.
+        engine_sleeps: whether it gives them back while the policy scores and learns.
         lm_head_chunk: reference positions that the scorer puts through the head at once.
         score_tokens: padded tokens of one forward of the scorer.
     """
@@ -39,6 +42,9 @@ class Setting:
     sharding: Sharding = "none"
     batch: int = 16
     sampled: int = 256
+    trained: int | None = None
+    engine: int = 0
+    engine_sleeps: bool = False
     lm_head_chunk: int = 1024
     score_tokens: int = 2048
 
@@ -64,6 +70,9 @@ def parts(shape: ModelShape, work: Work, setting: Setting) -> dict[str, int]:
     held, compute = BYTES[setting.dtype], BYTES[setting.compute]
     share = setting.devices if setting.sharding == "full" else 1
     weights = shape.parameters * held
+    adapter = (setting.trained or 0) * BYTES["float32"]
+    trained = adapter or weights
+    reference = weights if work.reference_model and setting.trained is None else 0  # an adapter is switched off
     copies = shape.parameters * compute if setting.compute != setting.dtype else 0  # autocast's copies in a forward
     length = work.prompt + work.completion
     layer = activations_per_token(shape, compute=compute) * length * setting.batch
@@ -78,20 +87,23 @@ def parts(shape: ModelShape, work: Work, setting: Setting) -> dict[str, int]:
     reads = work.scores_reference
     scoring = (setting.score_tokens * cache + setting.lm_head_chunk * shape.vocab * (compute + 4)) if reads else 0
     return {
-        "weights": (weights + (weights if work.reference_model else 0)) // share + copies // share,
-        "optimizer": 2 * shape.parameters * held // share,
-        "gradients": weights // share,
+        "weights": (weights + adapter + reference) // share + copies // share,
+        "optimizer": 2 * trained // share,
+        "gradients": trained // share,
         "activations": activations,
         "logits": logits,
-        "KV cache": setting.sampled * length * cache,
+        "KV cache": 0 if setting.engine else setting.sampled * length * cache,
         "scoring": scoring,
+        "whole copy to score with": shape.parameters * compute if share > 1 and reads else 0,
+        "vLLM": 0 if setting.engine_sleeps else setting.engine,
+        "vLLM while it samples": setting.engine if setting.engine_sleeps else 0,
     }
 
 
 PHASES = {
-    "sampling": ("weights", "optimizer", "KV cache"),
-    "scoring": ("weights", "optimizer", "scoring"),
-    "training": ("weights", "optimizer", "gradients", "activations", "logits"),
+    "sampling": ("weights", "optimizer", "KV cache", "vLLM", "vLLM while it samples"),
+    "scoring": ("weights", "optimizer", "scoring", "whole copy to score with", "vLLM"),
+    "training": ("weights", "optimizer", "gradients", "activations", "logits", "vLLM"),
 }
 """The parts that are alive together."""
 

@@ -9,8 +9,10 @@ from omegaconf import DictConfig
 from dro_lab.build import build_pipeline
 from dro_lab.checks import choice, number, whole
 from dro_lab.errors import UserError
+from dro_lab.launch.world import processes, splits_weights
 from dro_lab.plan.flops import Work
-from dro_lab.plan.memory import Setting
+from dro_lab.plan.memory import BYTES, Setting
+from dro_lab.plan.shape import ModelShape
 from dro_lab.plan.speed import GPUS, Efficiency
 from dro_lab.types import Stat
 
@@ -27,36 +29,44 @@ class Question:
     """
 
     gpu: str = "h100"
-    devices: int = 1
-    sharding: str = "none"  # none, full
+    devices: int | None = None  # None: launch.num_processes
+    sharding: str | None = None  # none, full; None: as launch= shares the weights
     prompt_tokens: int = 512
     reference_tokens: int = 128
     completion_tokens: int | None = None  # None: rollout.max_completion_length, the most it can be
     mfu: float = 0.35
     bandwidth: float = 0.6
-    launch: float = 0.0006
+    layer_start: float = 0.0006
 
     def __post_init__(self) -> None:
         choice("gpu", self.gpu, tuple(GPUS), todo="the nearest one gives the order of magnitude")
-        choice("sharding", self.sharding, ("none", "full"), todo="full is FSDP's and ZeRO-3's")
-        for key in ("devices", "prompt_tokens", "reference_tokens"):
+        if self.sharding is not None:
+            choice("sharding", self.sharding, ("none", "full"), todo="full is FSDP's and ZeRO-3's")
+        if self.devices is not None:
+            whole("devices", self.devices, low=1, todo="null: launch.num_processes")
+        for key in ("prompt_tokens", "reference_tokens"):
             whole(key, getattr(self, key), low=1, todo="the README's table says what it counts")
         if self.completion_tokens is not None:
             whole("completion_tokens", self.completion_tokens, low=1, todo="null: as long as the run allows")
         for key in ("mfu", "bandwidth"):
             number(key, getattr(self, key), low=0.01, high=1.0, todo="the share of the data sheet that is reached")
-        number("launch", self.launch, low=0.0, todo="seconds")
+        number("layer_start", self.layer_start, low=0.0, todo="seconds")
 
     @property
     def reached(self) -> Efficiency:
-        return Efficiency(mfu=self.mfu, bandwidth=self.bandwidth, launch=self.launch)
+        return Efficiency(mfu=self.mfu, bandwidth=self.bandwidth, launch=self.layer_start)
+
+
+def devices_of(cfg: DictConfig, question: Question) -> int:
+    """The devices that share a step."""
+    return question.devices or processes(cfg)
 
 
 def work_of(cfg: DictConfig, question: Question) -> Work:
     """One optimizer step of the run, on all devices."""
     algorithm, group = cfg.algorithm, int(cfg.algorithm.num_generations)
     accumulation = int(algorithm.get("gradient_accumulation_steps") or 1)
-    rollouts = int(algorithm.per_device_train_batch_size) * accumulation * question.devices
+    rollouts = int(algorithm.per_device_train_batch_size) * accumulation * devices_of(cfg, question)
     longest = int(cfg.rollout.max_completion_length)
     completion = question.completion_tokens or longest
     if completion > longest:
@@ -78,19 +88,35 @@ def work_of(cfg: DictConfig, question: Question) -> Work:
     )
 
 
-def setting_of(cfg: DictConfig, question: Question) -> Setting:
+def setting_of(cfg: DictConfig, question: Question, shape: ModelShape) -> Setting:
     """How the run holds its numbers."""
     algorithm = cfg.algorithm
     mixed = "bfloat16" if algorithm.get("bf16") else "float16" if algorithm.get("fp16") else str(cfg.model.dtype)
     per_device = int(algorithm.per_device_train_batch_size)
-    accumulation = int(algorithm.get("gradient_accumulation_steps") or 1)
+    rounds = algorithm.get("steps_per_generation") or algorithm.get("gradient_accumulation_steps") or 1
+    sharding = question.sharding or ("full" if splits_weights(cfg) else "none")
+    sampled, engine = per_device * int(rounds), 0
+    if cfg.rollout.use_vllm:
+        colocated = algorithm.get("vllm_mode", "colocate") == "colocate"
+        if colocated:
+            engine = int(GPUS[question.gpu].memory * float(algorithm.get("vllm_gpu_memory_utilization") or 0.3))
+            copy = shape.parameters * BYTES[mixed] // int(algorithm.get("vllm_tensor_parallel_size") or 1)
+            rollout = (question.prompt_tokens + int(cfg.rollout.max_completion_length)) * shape.kv_per_token
+            sampled = max(1, min(sampled, (engine - copy) // (rollout * BYTES[mixed])))
+            engine = max(engine, copy + rollout * BYTES[mixed])
+        else:
+            sampled = 0  # elsewhere
+    lora = cfg.model.get("lora") or {}
     return Setting(
         dtype=str(cfg.model.dtype),
         compute=mixed,
-        devices=question.devices,
-        sharding="full" if question.sharding == "full" else "none",
+        devices=devices_of(cfg, question),
+        sharding="full" if sharding == "full" else "none",
         batch=per_device,
-        sampled=per_device * accumulation,
+        sampled=sampled,
+        trained=shape.adapter(int(lora["r"])) if cfg.model.get("peft") == "lora" else None,
+        engine=engine,
+        engine_sleeps=bool(engine and algorithm.get("vllm_enable_sleep_mode")),
         lm_head_chunk=int(cfg.scorer.lm_head_chunk),
         score_tokens=int(cfg.scorer.tokens_per_batch),
     )

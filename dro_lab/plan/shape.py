@@ -48,6 +48,12 @@ class ModelShape:
         body = self.layers * (self.layer_matrices + norms + biases) + self.hidden
         return body + self.head * (1 if self.tied else 2)
 
+    def adapter(self, rank: int) -> int:
+        """Parameters of a LoRA adapter on all matrices of the layers: ``rank * (inputs + outputs)`` each."""
+        inner, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = 2 * (self.hidden + inner) + 2 * (self.hidden + kv)
+        return self.layers * rank * (attention + 3 * (self.hidden + self.intermediate))
+
     @property
     def kv_per_token(self) -> int:
         """Numbers of keys and values that one token leaves in the cache."""
@@ -75,6 +81,17 @@ KNOWN: Mapping[str, ModelShape] = {
         intermediate=6144,
         vocab=151936,
         tied=True,
+        qk_norm=True,
+    ),
+    "Qwen/Qwen3-8B": ModelShape(
+        layers=36,
+        hidden=4096,
+        heads=32,
+        kv_heads=8,
+        head_dim=128,
+        intermediate=12288,
+        vocab=151936,
+        tied=False,
         qk_norm=True,
     ),
     "Qwen/Qwen3-14B": ModelShape(

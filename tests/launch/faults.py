@@ -34,6 +34,20 @@ def score_through_fsdp(rank: int) -> None:
     LabTrainer.readable = readable
 
 
+def score_unequally_through_fsdp(rank: int) -> None:
+    """The same, and the first rank reads one text a forward where the second reads all at once."""
+    from dro_lab.scoring.plain import PlainEngine
+
+    score_through_fsdp(rank)
+    score = PlainEngine.score
+
+    def unequally(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._tokens_per_batch = 1 if rank == 0 else 10**6
+        return score(self, *args, **kwargs)
+
+    PlainEngine.score = unequally
+
+
 def die(rank: int) -> None:
     """The second rank fails while it scores."""
     from dro_lab.training.trainer import LabTrainer
