@@ -9,14 +9,15 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Test processes, one thread each: two threads that share a core with another process take many times as long.
 WORKERS ?= 2
 
-.PHONY: demo test test-vllm lock-vllm lint install install-test clean help
+.PHONY: demo test test-vllm lock-vllm audit lint install install-test clean help
 
 help:
 	@echo "make demo   set up and train the shipped policy with R3 (minutes on a laptop)"
 	@echo "make test   set up and run the test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make test-vllm  the tests with real vLLM, on a CPU, in an environment of their own (3 GB)"
-	@echo "make clean  remove both environments"
+	@echo "make audit  known weaknesses of the packages in .venv, and their licences (information; needs the network)"
+	@echo "make clean  remove the environments"
 
 demo: install
 	$(BIN)/python -m dro_lab.run
@@ -45,6 +46,19 @@ lock-vllm:
 	uv pip compile -q pyproject.toml tests/vllm/requirements.in --excludes tests/vllm/excludes.txt --python-version 3.11 \
 	  --no-header --no-annotate -o tests/vllm/requirements.lock
 	sed -i 's/+cpu$$//' tests/vllm/requirements.lock
+
+# Information, never a failure: without a network, or where the tools cannot be installed, it says so and goes on.
+# The tools have an environment of their own and look at the lab's from outside.
+AUDIT_VENV ?= .venv-audit
+audit: install
+	@timeout 300 sh -c '[ -x $(AUDIT_VENV)/bin/pip-licenses ] || { $(PYTHON) -m venv $(AUDIT_VENV) && \
+	  $(AUDIT_VENV)/bin/pip install -q --timeout 15 --retries 1 pip-audit pip-licenses; }' || \
+	  echo "audit: the tools cannot be installed; skipped"
+	@[ ! -x $(AUDIT_VENV)/bin/pip-licenses ] || timeout 60 $(AUDIT_VENV)/bin/pip-licenses --python $(BIN)/python \
+	  --from=mixed --order=license --format=plain || echo "audit: no licence list"
+	@[ ! -x $(AUDIT_VENV)/bin/pip-audit ] || timeout 120 $(AUDIT_VENV)/bin/pip-audit --progress-spinner off --timeout 15 \
+	  --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || \
+	  echo "audit: weaknesses were found (above), or the database cannot be reached"
 
 lint: install-test
 	$(BIN)/ruff check .
@@ -79,4 +93,4 @@ $(VENV)/.test: $(VENV)/.run pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV)
+	rm -rf $(VENV) $(VLLM_VENV) $(AUDIT_VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
@@ -11,7 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "trl", "datasets", "hydra-core", "mlflow", "numpy", "dro-lab")
+PACKAGES = (
+    *("torch", "transformers", "trl", "accelerate", "peft", "vllm", "tokenizers", "safetensors", "datasets"),
+    *("hydra-core", "omegaconf", "mlflow", "numpy", "dro-lab"),
+)
+VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONHASHSEED", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG"),
+    *("NVIDIA_TF32_OVERRIDE", "VLLM_ATTENTION_BACKEND", "HF_HUB_OFFLINE", "WORLD_SIZE"),
+)
+"""Variables of the environment that decide numbers; none holds a secret."""
 
 
 def versions() -> dict[str, str | None]:
@@ -23,6 +32,25 @@ def versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[name] = None
     return found
+
+
+def devices() -> dict[str, Any]:
+    """The accelerators that torch sees and what it was built for; torch is asked only where it is loaded."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {"accelerators": [], "cuda": None, "cudnn": None, "deterministic": _deterministic(torch)}
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "accelerators": names,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "deterministic": _deterministic(torch),
+    }
+
+
+def _deterministic(torch: Any) -> bool | None:
+    """Whether torch refuses algorithms whose result varies; None where it is not loaded."""
+    return None if torch is None else bool(torch.are_deterministic_algorithms_enabled())
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any]:
@@ -80,5 +108,7 @@ def environment(*, seeds: Mapping[str, int], threads: int, command: Sequence[str
         "threads": threads,
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
+        "devices": devices(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "command": command_line(command),
     }

@@ -240,18 +240,6 @@ def _heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_the_recorded_configuration_repeats_the_run(policy: Path, tmp_path: Path) -> None:
-    run(policy, *VARIED, "reward.omega=3.5", "reward.weighting=exp", "seed=9")
-    ended = run_main(["--config-path", str(tmp_path / "run"), "--config-name", "config", "hydra.run.dir=again"])
-    assert ended.code == 0, ended.err
-    assert "omega: 3.5" in (tmp_path / "again/config.yaml").read_text()
-    assert (tmp_path / "again/config.yaml").read_text() == (tmp_path / "run/config.yaml").read_text()
-    assert both(tmp_path / "again") == both(tmp_path / "run")
-    first, second = (load_run(tmp_path / name).summary for name in ("run", "again"))
-    for key in ("reward", "dataset", "policy", "seed", "objective"):
-        assert first[key] == second[key]
-
-
 def test_ctrl_c_leaves_a_readable_record(policy: Path, tmp_path: Path) -> None:
     arguments = small_run(policy, [*VARIED, "steps=5000", "evaluation.every=4"])
     process = subprocess.Popen(
