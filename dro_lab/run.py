@@ -9,7 +9,7 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ from dro_lab.launch.world import check_launch, silent_rank, world
 from dro_lab.resume.place import forget, taken
 from dro_lab.resume.settings import checkpoint_settings
 from dro_lab.secrets import hide, hide_in_logs, refuse_recorded
+from dro_lab.sweep.plugin import register
 from dro_lab.sweep.trial import current_trial, job_mark
 
 CONF = Path(__file__).resolve().parents[1] / "conf"  # absolute: found also when `main` is imported, not run with -m
@@ -38,6 +39,8 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 MAIN = "MainProcess"
 """How multiprocessing names the process that a user started."""
+SUBMITIT = "SUBMITIT_EXECUTOR"
+"""Set in the jobs that submitit starts."""
 GRID = "multirun.yaml"
 """What Hydra calls its note of a grid."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -48,10 +51,7 @@ def main() -> None:
     """The command line. Bad input ends in one message and status 2, Ctrl-C in status 130, a bug in its traceback."""
     try:
         refuse_keys(sys.argv[1:])  # before Hydra: it writes every override into the run's folder
-        if _may_sweep(sys.argv[1:]):
-            from dro_lab.sweep.plugin import register
-
-            register()
+        register()
         _grids.clear()
         forget()
         given = sys.argv
@@ -82,14 +82,6 @@ def _process_name() -> str:
     """As multiprocessing calls this process; a process of its making has imported it."""
     loaded = sys.modules.get("multiprocessing")
     return str(loaded.current_process().name) if loaded is not None else MAIN
-
-
-def _may_sweep(arguments: Sequence[str]) -> bool:
-    """Whether the command can come to a sweep. Its plugin takes a tenth of the time that ``--help`` has."""
-    words = ("sweep", "multirun", "hydra-help", "config-")
-    return any(word in given.lower() for given in arguments for word in words) or any(
-        given.startswith("-") and not given.startswith("--") and "m" in given for given in arguments
-    )
 
 
 _grids: set[Path] = set()
@@ -207,8 +199,9 @@ def _forget_grid(trace: TracebackType | None) -> None:
 
 def _outside(error: Exception) -> str | None:
     """The message for what fails in Hydra before a job begins."""
-    if isinstance(error.__cause__, UserError | OSError):  # in the choice of the run's folder
-        error = error.__cause__
+    for inner in (error.__cause__, error.__context__):
+        if isinstance(inner, UserError | OSError) and isinstance(error, OmegaConfBaseException):
+            error = inner  # of the choice of the run's folder
     if isinstance(error, UserError):
         return str(error)
     if message := explain(error):  # first: some of Hydra's errors are OSErrors too
