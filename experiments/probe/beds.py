@@ -63,7 +63,7 @@ def every() -> list[Bed]:
     }
     shapes = {
         "chain": ("one chain, by omega", short_policies.PARAREV),
-        "independent": ("independent sub-answers, by omega", short_policies.INDEPENDENT),
+        "independent": ("independent facts, by omega", short_policies.INDEPENDENT),
         "distractors": ("two distractors, by omega", short_policies.DISTRACTORS),
     }
     return [

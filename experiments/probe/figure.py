@@ -53,20 +53,23 @@ def draw(settings: Sequence[Setting], picture: Path, data: Path, *, columns: int
         for axis, bed in zip(axes.flat, beds, strict=False):
             here = [setting for setting in settings if setting.bed == bed]
             never = here[0].horizon * 1.15
-            for setting in here:
+            for order, setting in enumerate(here):
                 colour, mark = looks[_name(setting.arm)]
+                size = max(4.5, 10.0 - 1.5 * order)  # those that coincide show as rings
                 y = never if setting.median == CENSORED else setting.median
                 x = -setting.predictions["rho"]
-                axis.plot([x], [y], color=colour, marker=mark, markersize=7, linestyle="", label=_name(setting.arm))
+                axis.plot([x], [y], color=colour, marker=mark, markersize=size, linestyle="", label=_name(setting.arm))
             axis.axhline(never, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(title=here[0].title, xlim=(-0.15, 1.05), ylim=(0, 1.08 * never))
             axis.annotate("never", (-0.13, never), va="bottom", fontsize=8, color="#333333")
         for row in axes:
             row[0].set_ylabel("median steps to target")
-        for axis in axes[-1]:
-            axis.set_xlabel("rho before training")
+        for column in axes.T:
+            [axis for axis in column if axis.get_visible()][-1].set_xlabel("rho before training")
         handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels())}  # noqa: B905
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, len(handles)))
+        legend = figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, len(handles)))
+        for line in legend.get_lines():
+            line.set_markersize(7)
         figure.savefig(picture, dpi=150)
         plt.close(figure)
 

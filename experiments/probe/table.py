@@ -90,7 +90,9 @@ def _agreement(settings: Sequence[Setting]) -> list[str]:
         "of the bed reached, within the steps that all its rewards were trained for. A run that never got there is "
         "censored: it ranks behind all others. Steps of two beds are not comparable, so settings are ranked within "
         "their bed, and the correlation is that of those ranks over all settings. The rows do not rest on the same "
-        "settings: the formula knows avg_prob and R3 alone, and another query's reference does not change a verifier.",
+        "settings: the formula knows avg_prob and R3 alone, and another query's reference does not change a verifier. "
+        "Resampled medians carry the noise of the seeds twice, which blurs ranks that are right: the intervals lie "
+        "low, and a value may lie above its own.",
         "",
         *table(columns, rows),
     ]
@@ -122,7 +124,7 @@ def _beds(settings: Sequence[Setting], probes: Mapping[str, Any]) -> list[str]:
                 f"`{best.arm}`",
                 probes[name]["recommended"],
                 f"{tokens['sigma_r']:.2f} / {tokens['sigma_n']:.3f}",
-                f"{tokens['together']:.2f}",
+                "-" if tokens["together"] is None else f"{tokens['together']:.2f}",  # one reflective token a reference
             ]
         )
     columns = ["bed", "target, steps", "settings", "rank correlation", "fastest", "probe's first", "it recommends"]
