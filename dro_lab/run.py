@@ -199,9 +199,10 @@ def _forget_grid(trace: TracebackType | None) -> None:
 
 def _outside(error: Exception) -> str | None:
     """The message for what fails in Hydra before a job begins."""
-    for inner in (error.__cause__, error.__context__):
-        if isinstance(inner, UserError | OSError) and isinstance(error, OmegaConfBaseException):
-            error = inner  # of the choice of the run's folder
+    inner: BaseException | None = error
+    while isinstance(inner, OmegaConfBaseException):  # in it: what went wrong in the choice of the run's folder
+        inner = inner.__context__
+    error = inner if isinstance(inner, UserError | OSError) else error
     if isinstance(error, UserError):
         return str(error)
     if message := explain(error):  # first: some of Hydra's errors are OSErrors too

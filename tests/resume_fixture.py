@@ -143,6 +143,16 @@ def kill(policy: Path, folder: str, fault: Any, *more: str, closing: bool = Fals
     assert stops == [1]
 
 
+def refused(policy: Path, folder: str) -> str:
+    """The one message of a run that cannot be written."""
+    ended = run_main(arguments(policy, folder))
+    assert ended.code == 2, ended.text
+    (message,) = ended.err.splitlines()
+    assert message.startswith("error: ")
+    assert "Traceback" not in ended.text
+    return message
+
+
 def copied(source: Path, target: Path) -> Path:
     """A stopped run's folder once more."""
     return Path(shutil.copytree(source, target))

@@ -35,6 +35,10 @@ _chosen: dict[str, str] = {}
 """What was chosen for it, by the name of a new folder."""
 
 
+GRID = "the grid"
+"""Where `_chosen` holds the folder of the grid."""
+
+
 def register() -> None:
     """Make the resolvers known."""
     OmegaConf.register_resolver("run_folder", run_folder, replace=True)
@@ -52,8 +56,12 @@ def run_folder(path: str, *, _root_: DictConfig) -> str:
 
 
 def grid_folder(path: str) -> str:
-    """The folder of a grid of runs: always a new one."""
-    return path if _looks_only() else str(_new(Path(path), hold=False))
+    """The folder of a grid of runs: always a new one, and the same wherever Hydra asks for it again."""
+    if _looks_only():
+        return path
+    if GRID not in _chosen:
+        _chosen[GRID] = str(_new(Path(path), hold=False))
+    return _chosen[GRID]
 
 
 def job_folder(name: str, *, _root_: DictConfig) -> str:
@@ -124,7 +132,8 @@ def _may(status: str, *, asked: bool) -> bool:
 
 def _why_not(folder: Path, status: str, *, same: bool, resume: str) -> str:
     if resume not in (AUTO, NEVER):
-        why = f"its status is {status}" if same else "it is a run of another configuration"
+        over = not _may(status, asked=True)
+        why = f"its status is {status}" if over or same else "it is a run of another configuration"
         return (
             f"resume={resume}: cannot be gone on with, {why} (its config.yaml: `python -m dro_lab.run --config-path "
             f"{folder.absolute()} --config-name config` repeats it). Give the run that stopped, or leave resume=auto."

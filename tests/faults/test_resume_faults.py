@@ -15,12 +15,11 @@ from typing import Any
 
 import pytest
 
-from dro_lab.record.files import JsonLines
 from dro_lab.resume import checkpoint, lock
 from dro_lab.training.observer import RunObserver
 from tests import resume_fixture as stopping
 from tests.cli_fixture import run_main, save_policy
-from tests.resume_fixture import stopped_at
+from tests.resume_fixture import refused, stopped_at
 
 pytestmark = pytest.mark.slow
 
@@ -215,16 +214,6 @@ def small_disk(place: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def refused(policy: Path, folder: str) -> str:
-    """The one message of a run that cannot be written."""
-    ended = run_main(stopping.arguments(policy, folder))
-    assert ended.code == 2, ended.text
-    (message,) = ended.err.splitlines()
-    assert message.startswith("error: ")
-    assert "Traceback" not in ended.text
-    return message
-
-
 def test_a_full_disk_stops_with_one_message_and_spares_the_last_checkpoint(
     policy: Path, small_disk: Path, whole: dict[str, Any], cut: Path
 ) -> None:
@@ -251,37 +240,6 @@ def test_no_room_at_all(policy: Path, small_disk: Path) -> None:
             pass
     message = refused(policy, str(small_disk / "run"))
     assert "hydra.run.dir: the run's folder cannot be made (No space left on device)" in message
-
-
-@pytest.mark.parametrize("what", ["a checkpoint", "a line", "a table", "the policy"])
-def test_a_disk_that_takes_no_more(policy: Path, place: Path, whole: dict[str, Any], what: str) -> None:
-    """Whoever meets it, with the errors that the libraries raise: torch's and safetensors' have no number."""
-    import pyarrow.parquet as pq
-    from safetensors import SafetensorError
-
-    folder = f"full_{what.split()[-1]}"
-    full = OSError(28, "No space left on device", f"{folder}/x")
-    said = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    torchs = RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/3")
-    owner, name, when, error, step = {
-        "a checkpoint": (checkpoint, "write_manifest", lambda folder, step: step == 4, torchs, 2),
-        "a line": (JsonLines, "append", lambda _, row: "loss" in row and row["step"] == 5, full, 4),
-        "a table": (pq, "write_table", lambda table, where, **_: "part-00003" in str(where), full, 2),
-        "the policy": (_keeping(), "trained", lambda *_: True, said, 6),
-    }[what]
-    with stopped_at(owner, name, when=when, error=error) as stops:
-        message = refused(policy, folder)
-    assert stops == [1]
-    assert folder in message
-    assert f"the same command then goes on from step {step}" in message
-    stopping.go(policy, folder)
-    assert stopping.differing(whole, stopping.facts(place / folder)) == []
-
-
-def _keeping() -> Any:
-    from dro_lab.training.keep import PolicyKeeper
-
-    return PolicyKeeper
 
 
 def test_a_run_has_one_process(policy: Path, cut: Path) -> None:

@@ -65,7 +65,9 @@ POINTS: dict[str, tuple[Callable[[], Any], int | None]] = {
     ),
     "between a part of the rollouts and its name": (lambda: stopped_at(pq, "write_table", nth=6, behind=True), 2),
     "in the middle of an evaluation's rows": (
-        lambda: stopped_at(JsonLines, "append", when=lambda _, row: row.get("metric") == "reward" and row["step"] == 6), 4,
+        lambda: stopped_at(
+            JsonLines, "append", when=lambda _, row: row.get("metric") == "reward" and row["step"] == 6
+        ), 4,
     ),
     "while the best policy is replaced": (
         lambda: stopped_at(
