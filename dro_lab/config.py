@@ -7,6 +7,7 @@ must stay fast.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -197,10 +198,12 @@ def _check_batch(node: Any) -> None:
             whole(f"algorithm.{key}", algorithm[key], low=1, todo="1 is the default")
     rounds: int = algorithm.get("steps_per_generation") or algorithm.get("gradient_accumulation_steps") or 1
     if batch * rounds % group:
+        fits = group // math.gcd(batch, group)
         raise UserError(
-            f"algorithm.num_generations={group} does not divide the rollouts of one sampling round "
+            f"algorithm.num_generations={group} does not divide the rollouts of one sampling round of a process "
             f"(algorithm.per_device_train_batch_size {batch} x {rounds} = {batch * rounds}): a group would be "
-            f"split. Set algorithm.per_device_train_batch_size to a multiple of {group}."
+            f"split. Set algorithm.per_device_train_batch_size to a multiple of {group}, or "
+            f"algorithm.gradient_accumulation_steps to a multiple of {fits}."
         )
 
 

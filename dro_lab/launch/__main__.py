@@ -42,8 +42,8 @@ def _launch(given: list[str]) -> None:
     overrides = [argument for argument in given if argument != "--print"]
     if several := [argument for argument in overrides if argument in ("--multirun", "-m")]:
         raise UserError(
-            f"{several[0]}: processes that train together make one run. A grid starts its jobs by Hydra's launchers: "
-            "python -m dro_lab.run --multirun hydra/launcher=slurm hydra.launcher.tasks_per_node=8 launch=ddp ..."
+            f"{several[0]}: processes that train together make one run. A grid has jobs of one process each: "
+            "python -m dro_lab.run --multirun launch=single ... (hydra/launcher=slurm on a cluster)"
         )
     line = launch_command(overrides)
     print(shlex.join(line), flush=True)

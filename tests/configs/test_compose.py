@@ -23,7 +23,7 @@ from dro_lab.types import Need
 from tests.cli_fixture import run_main
 
 OPTIONS = sorted(f"{path.parent.name}/{path.stem}" for path in CONF.glob("*/*.yaml"))
-FOLDERS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+FOLDERS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 ADDED = ("experiments", "sweep")  # groups that a run has no option of by default
 ROWS = {
     "jsonl": [{"prompt": f"p{i}", "reference": f"r{i}"} for i in range(40)],
@@ -125,6 +125,7 @@ SCALE_SETS = ("steps", "dataset.source", "algorithm.num_generations", "algorithm
     [
         ("laptop", None, "twin", 40, 64),
         ("gpu", "Qwen/Qwen3-1.7B", "hub", 200, 16 * 16),
+        ("node", "Qwen/Qwen3-8B", "hub", 200, 32 * 16),
         ("paper", "Qwen/Qwen3-14B", "hub", 300, 128 * 16),
     ],
 )
@@ -135,7 +136,8 @@ def test_scale_sets_model_data_batch_and_steps(
     check(cfg)
     assert (cfg.model.path, cfg.dataset.source, cfg.steps) == (path, source, steps)
     algorithm = cfg.algorithm
-    assert algorithm.per_device_train_batch_size * algorithm.gradient_accumulation_steps == rollouts
+    on_a_device = algorithm.per_device_train_batch_size * algorithm.gradient_accumulation_steps
+    assert on_a_device * cfg.launch.num_processes == rollouts
     assert algorithm.max_steps == steps
 
 

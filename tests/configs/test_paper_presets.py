@@ -50,9 +50,9 @@ PRESETS = {
 
 
 def queries(cfg) -> int:
-    """Prompts of a step on one device."""
+    """Prompts of a step on all devices."""
     algorithm = cfg.algorithm
-    rollouts = algorithm.per_device_train_batch_size * algorithm.gradient_accumulation_steps
+    rollouts = algorithm.per_device_train_batch_size * algorithm.gradient_accumulation_steps * cfg.launch.num_processes
     return rollouts // algorithm.num_generations
 
 
