@@ -31,7 +31,7 @@ class Runs:
     answer: Callable[[Any, Any], float]
     seen: list[Any] = field(default_factory=list)
 
-    def __call__(self, cfg: Any, names: Any, folder: Path, trial: Any) -> Any:
+    def __call__(self, cfg: Any, names: Any, folder: Path, trial: Any, **_: Any) -> Any:
         self.seen.append(cfg)
         return SimpleNamespace(objective=self.answer(cfg, trial))
 
