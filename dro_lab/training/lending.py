@@ -20,6 +20,7 @@ class LentPolicy:
 
     policy: Any
     accelerator: Any
+    args: Any
     ranks: Ranks
     kind: type[PreTrainedModel]  # the policy's class, before an engine made it its own
     _generate_single_turn: Any
@@ -29,8 +30,11 @@ class LentPolicy:
 
         Of a policy with an adapter the model whose layers are adapted. All ranks must call it.
         """
-        split = is_split(self.policy)
-        policy = plain_copy(self.policy, self.kind, self.accelerator.device) if split else underlying(self.policy)
+        if is_split(self.policy):
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+            policy = plain_copy(self.policy, self.kind, self.accelerator.device, dtype=dtype)
+        else:
+            policy = underlying(self.policy)
         self.lent = weakref.ref(policy)
         return policy
 

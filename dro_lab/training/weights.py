@@ -90,13 +90,16 @@ def _product(layer: Any) -> Tensor:
     return total.T if getattr(layer, "fan_in_fan_out", False) else total
 
 
-def plain_copy(policy: Any, kind: type[PreTrainedModel], device: torch.device) -> PreTrainedModel:
+def plain_copy(
+    policy: Any, kind: type[PreTrainedModel], device: torch.device, *, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
     """A model of its own with the policy's weights and adapter, in evaluation mode; a collective where they are split.
 
     Args:
         policy: unwrapped.
         kind: its class, before an engine made it its own.
         device: where the copy goes.
+        dtype: in which the policy computes; None: that of its weights.
     """
     with init_empty_weights(include_buffers=False):
         made = kind(copy.deepcopy(underlying(policy).config))
@@ -106,7 +109,8 @@ def plain_copy(policy: Any, kind: type[PreTrainedModel], device: torch.device) -
             for name, adapter in adapters.items():
                 made = get_peft_model(made, adapter, adapter_name=name).get_base_model()
     for name, value in whole_weights(policy):
-        set_module_tensor_to_device(made, name, device, value=value)
+        kept = value.to(dtype) if dtype and value.is_floating_point() else value
+        set_module_tensor_to_device(made, name, device, value=kept)
     made.tie_weights()
     made.requires_grad_(False)
     nn.Module.to(made, device)
