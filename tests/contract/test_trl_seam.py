@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PrinterCallback, set_seed
 from trl import GRPOTrainer
 
 from dro_lab.components import REFERENCE_NEED
+from dro_lab.resume.steps import ResumableSteps, advance_sampler
 from dro_lab.rewards.r3 import r3
 from dro_lab.training import trainer as seam
 from dro_lab.training.finite_steps import FiniteSteps
@@ -59,6 +60,19 @@ def test_the_adapter_is_thin_and_overrides_two_methods_only():
     assert overridden == {"_calculate_rewards", "_generate_and_score_completions"}
     looked_at = {name for name in vars(FiniteSteps) if name in dir(GRPOTrainer) and not name.startswith("__")}
     assert looked_at == {"compute_loss", "training_step"}, "these pass on what TRL returns"
+    saved = {name for name in vars(ResumableSteps) if name in dir(GRPOTrainer) and not name.startswith("__")}
+    assert saved == {"_save_checkpoint", "create_model_card"}, "the first passes on what TRL writes"
+
+
+def test_trl_goes_on_as_resuming_thinks(tmp_path):
+    """Its sampler draws one order an epoch from numbers of its own; its checkpoint is where it is looked for."""
+    first, second = (lab.trainer(tmp_path / name).get_train_dataloader() for name in ("a", "b"))
+    epochs = [[[example["row"] for example in batch] for batch in first] for _ in range(3)]
+    assert epochs[0] != epochs[1]
+    advance_sampler(second, step=2 * len(second) + 1, rounds=1)
+    assert [[example["row"] for example in batch] for batch in second] == epochs[2]
+    assert parameters(GRPOTrainer._save_checkpoint) == ["self", "model", "trial"]
+    assert lab.trainer(tmp_path / "c")._step == 0
 
 
 def test_trl_is_imported_in_no_other_module():

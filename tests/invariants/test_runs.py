@@ -262,7 +262,7 @@ def test_ctrl_c_leaves_a_readable_record(policy: Path, tmp_path: Path) -> None:
     assert "Traceback" not in out + err
     assert err == "interrupted\n"
     assert "interrupted after" in out
-    assert out.endswith("record   run\n")
+    assert "\nrecord   run\ngo on    python -m dro_lab.run " in out
     found = load_run(tmp_path / "run")
     assert found.summary["status"] == "interrupted"
     assert found.summary["planned_steps"] == 5000
