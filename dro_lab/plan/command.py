@@ -111,8 +111,8 @@ def show(found: Plan, console: Console, *, steps: int) -> None:
     say(f"run      {steps} steps: {_duration(total * steps)}, evaluations not counted")
     say(
         f"[assumed: {question.mfu:.0%} of the device's FLOP/s (mfu=), {question.bandwidth:.0%} of its bandwidth "
-        f"(bandwidth=), {question.layer_start * 1000:g} ms a layer and sampled token (layer_start=); every completion as long as "
-        "said. Estimates: measure a few steps before you rely on them]",
+        f"(bandwidth=), {question.layer_start * 1000:g} ms a layer and sampled token (layer_start=); every "
+        "completion as long as said. Estimates: measure a few steps before you rely on them]",
         markup=False,
     )
 
