@@ -43,9 +43,13 @@ def checkpoint_settings(node: Any) -> CheckpointSettings:
 
 def fingerprint(cfg: DictConfig) -> str:
     """Equal for two configurations that give the same numbers."""
-    values = {
+    values: dict[str, Any] = {
         str(key): OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key]
         for key in cfg
         if key not in FOR_NO_NUMBER
     }
+    if isinstance(values.get("launch"), dict):  # how processes find each other, which is another thing at each start
+        values["launch"] = {
+            k: v for k, v in values["launch"].items() if not k.startswith(("machine_", "main_process_"))
+        }
     return sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
