@@ -33,23 +33,6 @@ def fsdp_on_a_cpu() -> None:
     PartialState.set_device = set_device
 
 
-def zero3_on_a_cpu() -> None:
-    """DeepSpeed's group must be up before weights are loaded; on GPUs accelerate sees to that."""
-    from accelerate.state import DistributedType, PartialState
-
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")
-    import deepspeed
-
-    deepspeed.init_distributed("gloo")
-    PartialState._prepare_backend = lambda self, cpu=False, sagemaker_dp=False, backend=None: (
-        "gloo",
-        DistributedType.DEEPSPEED
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-        else DistributedType.MULTI_CPU,
-    )
-
-
 def seen(trainer: LabTrainer) -> dict[str, Any]:
     """How the policy is held while it is trained."""
     first = next(p for n, p in trainer.policy.named_parameters() if "up_proj" in n)
@@ -72,8 +55,6 @@ def main() -> None:
         os.environ.update(job.get("env", {}))
         if job.get("fsdp_on_a_cpu"):
             fsdp_on_a_cpu()
-        if job.get("zero3_on_a_cpu"):
-            zero3_on_a_cpu()
         replay = Replay.load(Path(job["completions"])) if job.get("completions") else None
         report: dict[str, Any] = {"rank": rank}
         calculate = LabTrainer._calculate_rewards
