@@ -19,6 +19,8 @@ from experiments.summaries import Curve
 
 STYLE = Path(dro_lab.report.__file__).with_name("style.mplstyle")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+LINES = ("-", "--", ":")
+"""The line of the first labels, and of those beyond the colours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ def draw_curves(
                     writer.writerows([panel.title, label, number, step, f"{value:.6f}"] for step, value in curve)
     labels = list(dict.fromkeys(label for panel in panels for label in panel.curves))
     colours = {label: COLOURS[number % len(COLOURS)] for number, label in enumerate(labels)}
+    lines = {label: LINES[number // len(COLOURS) % len(LINES)] for number, label in enumerate(labels)}
     across = min(columns, len(panels))
     down = -(-len(panels) // across)
     with plt.style.context(STYLE):
@@ -68,7 +71,9 @@ def draw_curves(
                 for curve in curves:
                     axis.plot(*zip(*curve, strict=True), color=colours[label], linewidth=0.6, alpha=0.35)
                 mean = seed_average(dict(enumerate(curves)))
-                axis.plot(*zip(*mean, strict=True), color=colours[label], linewidth=2, label=label)
+                axis.plot(
+                    *zip(*mean, strict=True), color=colours[label], linestyle=lines[label], linewidth=2, label=label
+                )
             if panel.level is not None:
                 axis.axhline(panel.level, color="0.4", linewidth=0.8, linestyle="--", zorder=1)
                 for label, step in panel.reached.items():
