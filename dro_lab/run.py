@@ -26,7 +26,7 @@ from dro_lab.errors import UserError
 from dro_lab.explain import HELP, explain
 from dro_lab.grid_end import say_what_next
 from dro_lab.judges.keys import refuse_keys
-from dro_lab.launch.world import check_launch, silent_rank, world
+from dro_lab.launch.world import check_launch, silent_rank, splits_weights, world
 from dro_lab.resume.place import forget, taken
 from dro_lab.resume.settings import checkpoint_settings
 from dro_lab.secrets import hide, hide_in_logs, refuse_recorded
@@ -130,9 +130,9 @@ def _job(cfg: DictConfig) -> float:
         from dro_lab import lab
         from dro_lab.sweep.claim import claimed
 
-        # a sweep queues its killed trials anew: they are short, and its own ledger says which of them live
-        # and processes that train together go on from no checkpoint
-        settings = None if searched or world().size > 1 else checkpoint_settings(cfg.checkpoint)
+        # a sweep queues its killed trials anew: they are short, and its own ledger says which of them live; weights that
+        # are split over devices are saved by their engine in a form of its own, from which going on is not proven
+        settings = None if searched or splits_weights(cfg) else checkpoint_settings(cfg.checkpoint)
         with claimed(folder, trial) if searched else nullcontext():
             objective = lab.run(cfg, names, folder, trial, settings=settings, goes_on=goes_on).objective
         trial.end()
