@@ -130,8 +130,8 @@ def _job(cfg: DictConfig) -> float:
         from dro_lab import lab
         from dro_lab.sweep.claim import claimed
 
-        # a sweep queues its killed trials anew: they are short, and its own ledger says which of them live; weights that
-        # are split over devices are saved by their engine in a form of its own, from which going on is not proven
+        # a sweep queues its killed trials anew: they are short, and its own ledger says which of them live; split
+        # weights are saved by their engine in a form of its own, from which going on is not proven
         settings = None if searched or splits_weights(cfg) else checkpoint_settings(cfg.checkpoint)
         with claimed(folder, trial) if searched else nullcontext():
             objective = lab.run(cfg, names, folder, trial, settings=settings, goes_on=goes_on).objective
