@@ -9,12 +9,12 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Test processes, one thread each: two threads that share a core with another process take many times as long.
 WORKERS ?= 2
 
-.PHONY: demo test test-kills test-vllm lock-vllm audit lint install install-test clean help
+.PHONY: demo test test-long test-vllm lock-vllm audit lint install install-test clean help
 
 help:
 	@echo "make demo   set up and train the shipped policy with R3 (minutes on a laptop)"
 	@echo "make test   set up and run the test suite"
-	@echo "make test-kills  runs that are killed for real, and faults at named points, go on without a loss"
+	@echo "make test-long  runs that are killed for real lose nothing; two processes give the numbers of one"
 	@echo "make lint   ruff and mypy"
 	@echo "make test-vllm  the tests with real vLLM, on a CPU, in an environment of their own (3 GB)"
 	@echo "make audit  known weaknesses of the packages in .venv, and their licences (information; needs the network)"
@@ -30,10 +30,10 @@ test: install-test
 	@echo
 	@echo "Next: all tests passed. Watch a policy learn with  make demo"
 
-test-kills: install-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m kills tests/kills
+test-long: install-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "kills or processes" tests/kills tests/launch
 	@echo
-	@echo "Next: the runs that were killed lost nothing."
+	@echo "Next: the runs that were killed lost nothing, and two processes gave the numbers of one."
 
 # Real vLLM on a CPU. Its lock file is whole, so nothing is resolved here; uv installs it in a fraction of pip's time.
 test-vllm: $(VLLM_VENV)/.vllm

@@ -104,7 +104,7 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "the sampler stays in the first epoch": (
         lambda: patch.object(steps, "advance_sampler", lambda *_, **__: None), "rollouts.parquet",
     ),
-    "random numbers begin anew": (lambda: patch.object(Trainer, "_load_rng_state", lambda *_: None), "rollouts.parquet"),
+    "random numbers anew": (lambda: patch.object(Trainer, "_load_rng_state", lambda *_: None), "rollouts.parquet"),
     "the optimizer begins anew": (
         lambda: patch.object(Trainer, "_load_optimizer_and_scheduler", lambda *_: None), "metrics.jsonl",
     ),

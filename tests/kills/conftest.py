@@ -1,4 +1,4 @@
-"""Runs that are killed and go on, over and over: ``make test-kills``, or ``pytest -m kills tests/kills``.
+"""Runs that are killed and go on, over and over: ``make test-long``, or ``pytest -m kills tests/kills``.
 
 The default suite leaves this folder out: it takes minutes.
 """
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "kills: killed runs; runs with `-m kills` alone (make test-kills)")
+    config.addinivalue_line("markers", "kills: killed runs; runs with `-m kills` alone (make test-long)")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -15,7 +15,6 @@ from tests.cli_fixture import run_main, save_policy, small_run
 from tests.launch.group import launcher_env, run_two
 from tests.launch.replay import Replay
 
-pytestmark = pytest.mark.slow
 SHARED = [
     "steps=2",
     "report=false",

@@ -21,7 +21,6 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pat
     return tmp_path, save_policy(tmp_path / "policy")
 
 
-@pytest.mark.slow
 def test_ranks_that_make_different_numbers_of_forwards_do_not_pass_unseen(prepared: tuple[Path, Path]) -> None:
     """The guard of `test_a_rank_whose_groups_are_all_rejected_holds_nobody_up`: with texts that the split policy itself
     scores, equally many on both ranks, the same run ends; with more on one of them it fails or waits."""
@@ -37,7 +36,6 @@ def test_ranks_that_make_different_numbers_of_forwards_do_not_pass_unseen(prepar
     assert not (folder / "two_unequal/policy").exists()
 
 
-@pytest.mark.slow
 def test_a_failure_in_one_process_ends_all(prepared: tuple[Path, Path]) -> None:
     folder, policy = prepared
     by_one(folder, policy, "dies", ["steps=1"])
