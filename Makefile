@@ -31,7 +31,7 @@ test: install-test
 	@echo "Next: all tests passed. Watch a policy learn with  make demo"
 
 test-long: install-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "kills or processes" tests/kills tests/launch
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "kills or processes or long"
 	@echo
 	@echo "Next: the runs that were killed lost nothing, and two processes gave the numbers of one."
 

@@ -128,7 +128,7 @@ class RunConsole:
         health: str = "",
     ) -> None:
         """One training step is done; ``health`` names the monitors that fire now."""
-        line = f"reward {_number(reward)}  quality {_number(quality)}  reasoning {reasoning:.0f} tokens"
+        line = f"reward {_number(reward)}  quality {_number(quality)}  reasoning {_number(reasoning, 0)} tokens"
         line += f"  {health}" if health else ""
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], completed=step, line=line)
@@ -179,8 +179,8 @@ def farewell(console: RunConsole, *, report: Path | None, folder: Path, compare:
         console.say(f"compare  {compare}")
 
 
-def _number(value: float) -> str:
-    return "  -  " if math.isnan(value) else f"{value:.3f}"
+def _number(value: float, digits: int = 3) -> str:
+    return "-".center(digits + 2) if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _estimate(estimate: Estimate) -> str:

@@ -15,13 +15,17 @@ LONG = ("invariants", "notebooks", "browser", "faults", "configs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: half a minute; runs with `-m long` alone (make test-long)")
     """xdist would hand out the files with the most tests first, and end on those of a few whole runs."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long files first, so that all processes end together: whole runs, then files with a slow test, then the rest."""
+    if "long" not in (config.option.markexpr or ""):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path.parent.name not in LONG, item.path not in slow))
 

@@ -76,7 +76,7 @@ def test_the_filter_and_the_judge_are_the_papers(name: str) -> None:
 
 
 def test_trl_reads_the_warm_up_as_a_share_of_the_steps(tmp_path: Path) -> None:
-    cfg = compose(["scale=paper", "algorithm.bf16=false", "algorithm.use_cpu=true"])
+    cfg = compose(["scale=paper", "rollout.use_vllm=false", "algorithm.bf16=false", "algorithm.use_cpu=true"])
     made = arguments(cfg.algorithm, output_dir=str(tmp_path), steps=cfg.steps)
     assert made.get_warmup_steps(cfg.steps) == 60 == 0.2 * cfg.steps
 

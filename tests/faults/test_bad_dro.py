@@ -220,7 +220,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     # judges
     "no endpoint": (["judge=openai"], ["judge.base_url", "needs an endpoint", "vllm serve"]),
     "endpoint without a scheme": ([*OPENAI, "judge.base_url=localhost:8000/v1"], ["judge.base_url", "begin with http"]),
-    "endpoint with a password": ([*OPENAI, "judge.base_url=https://u:p@h/v1"], ["must not hold a user"]),
+    "endpoint with a password": (
+        [*OPENAI, "judge.base_url=https://u:p@h/v1"],
+        ["judge.base_url: must not hold a key"],
+    ),
     "no judge model": ([*OPENAI, "judge.model=null"], ["judge.model", "needs the model's name"]),
     "no key": (
         [*OPENAI, "judge.api_key_env=NO_SUCH_KEY_HERE"],

@@ -20,7 +20,7 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
         ["reward=r33"],
         ["reward=r33", "mix, r3, r3_v1, repro, repro_magnitude, repro_stability, rouge", "--help"],
     ),
-    "unknown scale": (["scale=huge"], ["scale=huge", "gpu, laptop, paper", "--help"]),
+    "unknown scale": (["scale=huge"], ["scale=huge", "gpu, laptop, node, paper", "--help"]),
     "unknown experiment": (["+experiments=nope"], ["experiments=nope", "r3_vs_avg_prob"]),
     "misspelt group": (["rewards=r3"], ["'rewards'", "Did you mean", "'reward'", "--help"]),
     "misspelt added group": (["+experiment=r3_vs_avg_prob"], ["unknown key experiment", "allowed are", "--help"]),
@@ -103,7 +103,7 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
     "attention unknown": (["model.attn_implementation=foo"], ["foo", "not supported", "eager"]),
     "no closing marker": (['model.reasoning_close=""'], ["model.reasoning_close", "must not be empty", "</think>"]),
     "template arguments": (["model.chat_template_kwargs=3"], ["model.chat_template_kwargs=3", "enable_thinking"]),
-    "model key unknown": (["+model.size=3"], ["model.size", "unknown key", "dtype, path"]),
+    "model key unknown": (["+model.size=3"], ["model.size", "unknown key", "dtype, lora, path"]),
     # data
     "no training rows": (["dataset.sizes.train=0"], ["0 usable training rows", "takes 2 prompts", "Give more rows"]),
     "too few rows for a step": (["dataset.sizes.train=1"], ["1 usable training rows", "takes 2 prompts"]),

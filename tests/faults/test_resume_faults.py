@@ -146,6 +146,15 @@ def test_other_rows_are_refused(policy: Path, cut: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """A shell that starts its jobs in the background makes them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_finishes_saves_and_says_how_to_go_on(
     policy: Path, place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +196,7 @@ def test_ctrl_c_finishes_saves_and_says_how_to_go_on(
         assert getattr(first, name).equals(getattr(second, name))
 
 
+@pytest.mark.usefixtures("heeded")
 def test_a_second_ctrl_c_stops_at_once(policy: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def press(self: RunObserver, *_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGINT)

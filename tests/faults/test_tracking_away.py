@@ -217,7 +217,7 @@ def test_an_upload_that_was_cut_short_goes_on(
 # ------------------------------------------------------------------------------------------------ in mid-run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_dies_in_mid_run_costs_nothing(
     policy: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,7 +309,7 @@ BAD = [
     (["dir=empty"], "dir: unknown option"),
     (["empty", "uri=mlflow.db"], "uri='mlflow.db' is not a URI"),
     (["empty", "uri="], "uri='' is not a URI"),
-    (["empty", "uri=http://me:pass-word-1@host"], "uri: must not hold a user or a password"),
+    (["empty", "uri=http://me:pass-word-1@host"], "uri: must not hold a key or a password"),
     (["empty", "uri=http://[::1"], "uri: cannot be read as an address"),
     (["damaged"], "damaged/tracking.json: cannot be read as the note"),
 ]

@@ -98,7 +98,7 @@ def test_a_cut_keeps_more_evidence_than_chance(folder: Path) -> None:
     assert kept / sum(len(row.columns["evidence"]) for row in rows) > share + 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_main_job_samples_and_scores_32_real_rows(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ def test_the_main_job_runs_on_real_finqa_rows() -> None:
     assert run.summary["provenance"]["sha256"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_32_real_rows_are_sampled_scored_gated_and_filtered() -> None:
     """The whole pipeline with every part on: each of 32 rows, chosen by the hash of its id, is sampled twice."""
     source = DATA / "finqa"
@@ -115,7 +115,7 @@ def test_the_main_job_runs_on_real_pararev_rows() -> None:
     assert f"{run.summary['refused_rows']} rows were refused" in out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_32_real_pararev_rows_are_sampled_scored_and_filtered() -> None:
     """Each of 32 rows, chosen by the hash of its id, is sampled twice; the rows carry no rubric to gate by."""
     source = DATA / "pararev/parareval_second_annotation.jsonl"

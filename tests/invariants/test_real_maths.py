@@ -110,7 +110,7 @@ def test_units_and_words_of_math_500_may_be_left_out_or_added() -> None:
         assert judged(f"\\boxed{{{answer}}}", rows[truth]).right, truth
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_32_real_rows_are_sampled_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The main job on GSM8K: each of 32 rows, chosen by the hash of its id, is sampled twice and judged."""
     rows = {row.id: row for row in rows_of(loaded("gsm8k"))}

@@ -145,6 +145,7 @@ def test_the_sweeps_folder_is_drawn_as_a_heat_map_of_its_finished_trials(killed:
     assert "2 runs that were pruned, did not finish or were evaluated on another split are left out" in found.page
 
 
+@pytest.mark.long
 def test_trials_side_by_side_give_the_numbers_of_trials_one_after_another(
     killed: Killed, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

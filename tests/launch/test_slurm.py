@@ -43,7 +43,7 @@ def test_the_batch_script_asks_for_a_gpu_a_job(tmp_path: Path, monkeypatch: pyte
         assert f"#SBATCH {line}" in script
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_grid_by_submitit_runs_its_jobs_in_one_folder_and_says_why_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,11 +230,17 @@ def test_the_rows_own_split_goes_before_the_files_names(tmp_path):
     assert [row.prompt[0]["content"] for row in task.splits["train"]] == ["b"]
 
 
-@pytest.mark.parametrize("ids", [{"id": 1}, {}])
-def test_a_row_in_train_and_in_evaluation_is_an_error(tmp_path, ids):
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ({"id": 1}, r"test\.jsonl line 1 \(split test\) and again at train\.jsonl line 1"),
+        ({}, r"train\.jsonl line 1 \(split train\) repeats the row at test\.jsonl line 1 \(split test\)"),
+    ],
+)
+def test_a_row_in_train_and_in_evaluation_is_an_error(tmp_path, ids, said):
     for name in ("train.jsonl", "test.jsonl"):
         write(tmp_path / name, [{"prompt": "p", "reference": "r", **ids}])
-    with pytest.raises(UserError, match=r"test\.jsonl line 1 \(split test\) and again at train\.jsonl line 1"):
+    with pytest.raises(UserError, match=said):
         jsonl.load(source=str(tmp_path))
 
 

@@ -241,7 +241,7 @@ def test_a_start_from_a_checkpoint_keeps_what_it_knew(tmp_path: Path, capsys: py
     assert knows_twins_only(AutoTokenizer.from_pretrained(out))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_small_budget_rebuild_learns_and_its_guards_refuse_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
