@@ -11,7 +11,7 @@ from tests.cli_fixture import save_policy
 from tests.launch.group import run_two
 from tests.launch.test_same_numbers import REJECTED, by_one, job
 
-SECONDS = 150
+SECONDS = 75
 """Far more than two processes need, and far less than they would wait for each other."""
 
 
