@@ -31,7 +31,7 @@ LABELS = {
     "certain_share": "rollouts ever certain of the answer",
     "gate_rejected_share": "groups rejected by the gate",
     "filter_dropped_share": "rollouts dropped by the filter",
-    "kl": "KL to the policy before training (nats a token)",
+    "kl": "KL to the start (nats a token)",
     "truncated_share": "truncated completions",
     "malformed_share": "malformed completions",
 }
