@@ -23,7 +23,7 @@ def block(name: str) -> str:
     return found.group(1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_users_own_reward_runs_as_the_readme_shows(tmp_path):
     environment = {
         **os.environ,

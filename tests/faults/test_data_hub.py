@@ -180,6 +180,7 @@ def test_the_offline_switch_is_named(monkeypatch):
         pararev.load(source="hub")
 
 
+@pytest.mark.long
 def test_a_hub_that_accepts_and_never_answers_ends_in_one_message_within_twenty_seconds(tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -49,7 +49,7 @@ OTHERS = ("reward=repro", "reward@reward.outcome=r3", "reward.segment_on=line", 
 """A reward with a part of its own, whose yaml interpolates, and values that are not the defaults."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_record_repeats_its_run_in_another_process(policy: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Groups keep their names, what is interpolated keeps its value, and hash seeds make no difference."""
     monkeypatch.chdir(tmp_path)

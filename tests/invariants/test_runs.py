@@ -243,6 +243,7 @@ def _heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_a_readable_record(policy: Path, tmp_path: Path) -> None:
     arguments = small_run(policy, [*VARIED, "steps=5000", "evaluation.every=4"])
     process = subprocess.Popen(

@@ -168,6 +168,7 @@ def test_a_crashed_run_ends_failed_with_its_error(
     }
 
 
+@pytest.mark.long
 def test_a_killed_run_is_ended_by_the_next_start(place: Path, whole: Run) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "dro_lab.run", *arguments(place, "dies", "steps=5000", "evaluation.every=5000")],
