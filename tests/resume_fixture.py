@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
+
 from dro_lab.lab import Run
 from dro_lab.record import RunRecord
+from dro_lab.training.observer import RunObserver
 from tests.cli_fixture import Ended, run_main, small_run
 
 WITH_MEMORY = (
@@ -161,3 +164,20 @@ def copied(source: Path, target: Path) -> Path:
 def said(ended: Ended) -> Sequence[str]:
     """The lines on resuming."""
     return [line for line in ended.out.splitlines() if line.startswith(("resume", "warning: checkpoint"))]
+
+
+def undisturbed(policy: Path, place: Path) -> dict[str, Any]:
+    """The facts of the run ``whole`` in this folder, which nothing disturbs."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(place)
+        go(policy, "whole")
+    return facts(place / "whole")
+
+
+def killed_in_step_7(policy: Path, place: Path) -> Path:
+    """The run ``cut`` in this folder: killed when step 7 was done and not yet written, behind step 6's checkpoint."""
+    at_7 = stopped_at(RunObserver, "on_step_end", when=lambda self, args, state, *_, **__: state.global_step == 7)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(place)
+        kill(policy, "cut", at_7)
+    return place / "cut"

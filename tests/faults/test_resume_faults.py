@@ -19,7 +19,7 @@ from dro_lab.resume import checkpoint, lock
 from dro_lab.training.observer import RunObserver
 from tests import resume_fixture as stopping
 from tests.cli_fixture import run_main, save_policy
-from tests.resume_fixture import refused, stopped_at
+from tests.resume_fixture import refused
 
 pytestmark = pytest.mark.slow
 
@@ -42,20 +42,13 @@ def _own_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def whole(place: Path, policy: Path) -> dict[str, Any]:
     """The facts of the run that nothing disturbed."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(place)
-        stopping.go(policy, "whole")
-    return stopping.facts(place / "whole")
+    return stopping.undisturbed(policy, place)
 
 
 @pytest.fixture(scope="module")
 def cut(place: Path, policy: Path) -> Path:
     """A run that was killed in step 7, with the checkpoints of steps 4 and 6."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(place)
-        at_7 = stopped_at(RunObserver, "on_step_end", when=lambda self, args, state, *_, **__: state.global_step == 7)
-        stopping.kill(policy, "cut", at_7)
-    return place / "cut"
+    return stopping.killed_in_step_7(policy, place)
 
 
 def truncate(folder: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 from transformers import Trainer
 
 from dro_lab.resume import going_on, steps
-from dro_lab.training.observer import RunObserver
 from tests import resume_fixture as stopping
 from tests.cli_fixture import save_policy
 
@@ -39,22 +38,13 @@ def _own_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def whole(place: Path, policy: Path) -> dict[str, Any]:
     """The facts of the run that nothing disturbed."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(place)
-        stopping.go(policy, "whole")
-    return stopping.facts(place / "whole")
+    return stopping.undisturbed(policy, place)
 
 
 @pytest.fixture(scope="module")
 def cut(place: Path, policy: Path, whole: dict[str, Any]) -> Path:
     """A run that was killed when step 7 was done and not yet written."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(place)
-        fault = stopping.stopped_at(
-            RunObserver, "on_step_end", when=lambda self, args, state, *_, **__: state.global_step == 7
-        )
-        stopping.kill(policy, "cut", fault)
-    return place / "cut"
+    return stopping.killed_in_step_7(policy, place)
 
 
 def resumed(policy: Path, cut: Path, name: str, *more: str) -> tuple[dict[str, Any], list[str]]:

@@ -50,7 +50,4 @@ def _own_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def whole(place: Path, policy: Path) -> dict[str, Any]:
     """The facts of the run that nothing disturbed."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(place)
-        stopping.go(policy, "whole")
-    return stopping.facts(place / "whole")
+    return stopping.undisturbed(policy, place)
