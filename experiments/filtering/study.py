@@ -50,7 +50,7 @@ COSTLY = {TRAINED_ON: "Rollouts trained on", "cost/rollouts": "Rollouts sampled"
 """Axes beside steps, by metric; runs archived before these were kept have the first alone."""
 OFF = "off"
 FILTERS = (OFF, "dynamic", "dynamic, refill", *(f"static {share:g}" for share in SHARES))
-QUICK, QUICK_FILTERS, QUICK_STEPS = "quick", FILTERS[:2], 24
+QUICK, QUICK_FILTERS, QUICK_STEPS = "quick", FILTERS[:2], 16
 
 
 def home(root: Path) -> Path:

@@ -61,6 +61,11 @@ def gates_of(root: Path) -> tuple[str, ...]:
     return (*GATES,)[:: 2 if root.name == QUICK else 1]
 
 
+def rewards_of(root: Path) -> tuple[str, ...]:
+    """The rewards that are compared: all of them; the one that collapses without a gate under ``--quick``."""
+    return (*REWARDS,)[: 1 if root.name == QUICK else None]
+
+
 def archive_of(root: Path) -> Archive:
     return Archive(home(root) / "runs.jsonl", root)
 
@@ -86,7 +91,7 @@ def jobs(root: Path, seeds: Sequence[int], settings: Sequence[Setting]) -> list[
         )
         for seed in seeds
         for setting in settings
-        for reward in REWARDS
+        for reward in rewards_of(root)
         for gate in gates_of(root)
     ]
 
@@ -111,7 +116,7 @@ def markdown(root: Path, seeds: Sequence[int], settings: Sequence[Setting]) -> s
     everything: list[Run] = []
     for setting in settings:
         rows = []
-        for reward in REWARDS:
+        for reward in rewards_of(root):
             for gate in gates_of(root):
                 runs = finished_runs([folder_of(root, setting, reward, gate, seed) for seed in seeds], archive_of(root))
                 everything += runs
@@ -149,7 +154,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--outputs", type=Path, default=Path("outputs/gating"))
     parser.add_argument("--tables-only", action="store_true", help="write the table and figure of what is finished")
-    parser.add_argument("--quick", action="store_true", help="two seeds of one policy; the page goes to the runs")
+    parser.add_argument("--quick", action="store_true", help="two seeds of one policy and one reward; the page goes to the runs")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     settings = [
@@ -174,7 +179,7 @@ def main() -> None:
                 f"{reward}, {gate}": quality_curves(
                     [folder_of(root, setting, reward, gate, seed) for seed in seeds], archive_of(root)
                 )
-                for reward in REWARDS
+                for reward in rewards_of(root)
                 for gate in gates_of(root)
             },
         )
