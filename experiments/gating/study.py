@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--outputs", type=Path, default=Path("outputs/gating"))
     parser.add_argument("--tables-only", action="store_true", help="write the table and figure of what is finished")
-    parser.add_argument("--quick", action="store_true", help="two seeds of one policy and one reward; the page goes to the runs")
+    parser.add_argument("--quick", action="store_true", help="two seeds, one policy, one reward; page with the runs")
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     settings = [

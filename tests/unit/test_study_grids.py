@@ -150,7 +150,9 @@ def test_quick_is_one_twin_two_seeds_and_a_dozen_short_runs(tmp_path):
     assert [job.folder.name for job in short] == ["off_s0", "dynamic_s0", "off_s1", "dynamic_s1"]
     assert compose(short[1].overrides).steps == filtering.QUICK_STEPS
     gates = gating.jobs(root, [0, 1], [gating.Setting(share=0.2, bonus=0.4)])
-    assert len(gates) == 2 * 2 * 2
+    assert [job.folder.name for job in gates] == [
+        f"avg_prob_{gate}_s{seed}" for seed in (0, 1) for gate in ("no_gate", "flooring")
+    ]
     assert {compose(job.overrides).gating._target_.rpartition(".")[2] for job in gates[:2]} == {"none", "rubric"}
 
 
