@@ -37,7 +37,8 @@ from dro_lab.models import load_weights
 from dro_lab.record import RunRecord, Summary
 from dro_lab.resume.checkpoint import CheckpointError
 from dro_lab.resume.disk import cannot_go_on, is_full
-from dro_lab.resume.going_on import GoingOn, short
+from dro_lab.resume.going_on import GoingOn
+from dro_lab.resume.grid import short
 from dro_lab.resume.settings import CheckpointSettings
 from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.tracking.names import run_tags

@@ -27,7 +27,8 @@ from dro_lab.explain import HELP, explain
 from dro_lab.grid_end import say_what_next
 from dro_lab.judges.keys import refuse_keys
 from dro_lab.launch.world import check_launch, silent_rank, splits_weights, world
-from dro_lab.resume.place import forget, taken
+from dro_lab.resume.grid import GRID_LOCK, recorded_objective
+from dro_lab.resume.place import Taken, end_grid, forget, taken
 from dro_lab.resume.settings import checkpoint_settings
 from dro_lab.secrets import hide, hide_in_logs, refuse_recorded
 from dro_lab.sweep.plugin import register
@@ -61,6 +62,8 @@ def main() -> None:
                 job()
         finally:
             sys.argv = given
+        if (ended := end_grid()) is not None:
+            _grids.add(ended)
         for folder in _grids:
             say_what_next(folder)
     except KeyboardInterrupt:
@@ -123,7 +126,9 @@ def _job(cfg: DictConfig) -> float:
     hide_in_logs()
     _refuse_secrets(cfg, folder)
     names, searched = chosen_names(cfg, HydraConfig.get().runtime.choices), job_mark() is not None
-    with taken(folder, cfg, searched=searched) as goes_on:
+    with taken(folder, cfg, searched=searched) as found:
+        if found is Taken.DONE:
+            return recorded_objective(folder)
         check(cfg)
         check_launch(cfg, names["launch"])
         trial = current_trial(cfg.objective)
@@ -134,7 +139,7 @@ def _job(cfg: DictConfig) -> float:
         # weights are saved by their engine in a form of its own, from which going on is not proven
         settings = None if searched or splits_weights(cfg) else checkpoint_settings(cfg.checkpoint)
         with claimed(folder, trial) if searched else nullcontext():
-            objective = lab.run(cfg, names, folder, trial, settings=settings, goes_on=goes_on).objective
+            objective = lab.run(cfg, names, folder, trial, settings=settings, goes_on=found is Taken.GOES_ON).objective
         trial.end()
     return objective
 
@@ -184,17 +189,23 @@ def _inside_job(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _forget_grid(trace: TracebackType | None) -> None:
-    """Remove what Hydra writes of a grid (``multirun.yaml``) before it composes its jobs, where no job began."""
+    """Remove what is written of a grid before its jobs are composed, where no job began."""
     while trace is not None:
         place = trace.tb_frame.f_locals.get("sweep_dir")
-        if isinstance(place, Path) and place.is_dir() and [path.name for path in place.iterdir()] == [GRID]:
+        if isinstance(place, Path) and place.is_dir() and _holds_no_job(place):
             place = place.resolve()
-            (place / GRID).unlink()
+            for name in (GRID, GRID_LOCK):
+                (place / name).unlink(missing_ok=True)
             for folder in (place, *place.parents):
                 if any(folder.iterdir()) or not folder.is_relative_to(Path.cwd()) or folder == Path.cwd():
                     return
                 folder.rmdir()
         trace = trace.tb_next
+
+
+def _holds_no_job(grid: Path) -> bool:
+    found = {path.name for path in grid.iterdir()}
+    return bool(found) and found <= {GRID, GRID_LOCK}
 
 
 def _outside(error: Exception) -> str | None:

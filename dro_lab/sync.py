@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from dro_lab.commands import BAD_INPUT, command
 from dro_lab.errors import UserError
-from dro_lab.tracking.note import NOTE, Note, read_note, write_note
+from dro_lab.tracking.note import NOTE, SWEEP_NOTE, Note, read_note, write_note
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _sync(given: list[str]) -> int:
     uri, places = _arguments(given)
     folders = [folder for place in places for folder in find_runs(place)]
-    if not folders:
+    sweeps = dict.fromkeys(found for place in places for found in find_sweeps(place))
+    if not folders and not sweeps:
         raise UserError(
             f"{', '.join(map(str, places))}: no run with a {NOTE} in there, which tracking=mlflow writes. Give the "
             "folder of a run or one that holds runs."
@@ -58,12 +59,12 @@ def _sync(given: list[str]) -> int:
             said, line = sync_run(folder, stores, uri=uri)
         except (UserError, OSError) as error:
             counts["failed"] += 1
-            if str(error) not in stores.said:  # a server that is down is said once
-                stores.said.add(str(error))
-                print(f"error: {_short(folder)}: {error}", file=sys.stderr)
+            stores.say_once(folder, error)
         else:
             counts[said] += 1
             print(f"{said:<9}{_short(folder)}{line}", flush=True)
+    for folder in sweeps:
+        _tell_of_sweep(folder, stores, counts, uri=uri)
     total = sum(counts.values())
     words = ", ".join(f"{count} {said}" for said, count in counts.items())
     print(f"{total} run{'s' if total != 1 else ''}: {words}")
@@ -93,14 +94,19 @@ def _arguments(given: Sequence[str]) -> tuple[str | None, list[Path]]:
     return uri, places or [Path("outputs")]
 
 
-def find_runs(place: Path) -> list[Path]:
+def find_runs(place: Path, note: str = NOTE) -> list[Path]:
     """The folders at and below ``place`` with a tracker's note, in order."""
     found = []
     for folder, below, files in os.walk(place):
         below[:] = sorted(set(below).difference(SKIP))
-        if NOTE in files:
+        if note in files:
             found.append(Path(folder))
     return found
+
+
+def find_sweeps(place: Path) -> list[Path]:
+    """The folders at and below ``place`` of sweeps whose trials are sent later."""
+    return find_runs(place, SWEEP_NOTE)
 
 
 class Stores:
@@ -108,7 +114,13 @@ class Stores:
 
     def __init__(self) -> None:
         self._clients: dict[str, MlflowClient | UserError] = {}
-        self.said: set[str] = set()
+        self._said: set[str] = set()
+
+    def say_once(self, folder: Path, error: Exception) -> None:
+        """Print what went wrong; a server that is down is said once."""
+        if str(error) not in self._said:
+            self._said.add(str(error))
+            print(f"error: {_short(folder)}: {error}", file=sys.stderr)
 
     def client(self, uri: str) -> MlflowClient:
         """Raises `UserError` where the store cannot be used."""
@@ -163,15 +175,40 @@ def sync_run(folder: Path, stores: Stores, *, uri: str | None = None) -> tuple[s
         return _send(folder, note, stores, uri=uri)
 
 
+def _tell_of_sweep(folder: Path, stores: Stores, counts: Counter[str], *, uri: str | None) -> None:
+    """Give the sweep's run what the sweep came to; what goes wrong is counted and said."""
+    from dro_lab.tracking.database import explain
+    from dro_lab.tracking.sweep_note import read_sweep_note, send_sweep
+
+    try:
+        note = read_sweep_note(folder)
+        if note is None or (uri is None and note.whole):
+            return
+        to = uri or note.uri
+        client = stores.client(to)
+        try:
+            status = send_sweep(client, folder, uri=to)
+        except Exception as error:
+            raise explain(error, uri=to) from None
+        hint = "; it is still running: once more at its end" if status == "running" else f", {status}"
+        print(f"sweep    {_short(folder)}: its run in {to} shows its trials{hint}", flush=True)
+    except (UserError, OSError) as error:
+        counts["failed"] += 1
+        stores.say_once(folder, error)
+
+
 def _send(folder: Path, note: Note, stores: Stores, *, uri: str | None) -> tuple[str, str]:
     from dro_lab.tracking.database import explain
     from dro_lab.tracking.store import artifact_root, mirror, parent_experiment
+    from dro_lab.tracking.sweep_note import sweep_of, sweep_run
 
     to = (
         note if uri in (None, note.uri) else replace(note, uri=str(uri), artifacts=artifact_root(str(uri)), parent=None)
     )
     client = stores.client(to.uri)
     try:
+        if to.parent is None and (sweep := sweep_of(folder)) is not None:
+            to = replace(to, parent=sweep_run(client, sweep, uri=to.uri))
         if to.parent is not None:  # MLflow shows a run below another of its own experiment only
             to = replace(to, experiment=parent_experiment(client, to.parent, uri=to.uri))
         sent = mirror(client, to, folder)

@@ -16,6 +16,7 @@ from dro_lab.launch.group import same
 from dro_lab.record.environment import command_line
 from dro_lab.record.writer import NOTHING, Mark
 from dro_lab.resume.checkpoint import Checkpoint, Checkpoints, link_folder, read_state
+from dro_lab.resume.grid import short
 from dro_lab.resume.interrupt import Interrupt
 from dro_lab.resume.recorded import recorded_evaluations
 from dro_lab.resume.settings import CheckpointSettings
@@ -163,8 +164,3 @@ def _command(folder: Path) -> str:
     if not said or said[-1] == "resume=auto":
         return command_line()
     return command_line().replace(said[-1], f"resume={short(folder)}")
-
-
-def short(path: Path) -> Path:
-    """Relative to the working directory where it lies below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -30,12 +30,12 @@ class RunLock:
         os.close(self.handle)
 
 
-def take(folder: Path, *, make: bool = True) -> RunLock | None:
+def take(folder: Path, *, make: bool = True, name: str = LOCK) -> RunLock | None:
     """The lock of a run's folder; None where another process has it, or there is none and ``make`` is false.
 
     Where the file system knows no locks, the folder is taken as it is.
     """
-    path = folder / LOCK
+    path = folder / name
     try:
         handle = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o644)
     except FileNotFoundError:
@@ -51,13 +51,13 @@ def take(folder: Path, *, make: bool = True) -> RunLock | None:
         return RunLock(path, handle)
     if not path.exists() or os.fstat(handle).st_ino != path.stat().st_ino:  # removed by who finished just now
         os.close(handle)
-        return take(folder, make=make)
+        return take(folder, make=make, name=name)
     return RunLock(path, handle)
 
 
-def written(folder: Path) -> str | None:
+def written(folder: Path, name: str = LOCK) -> str | None:
     """The fingerprint in a folder's lock file; None where there is none."""
     try:
-        return (folder / LOCK).read_text(encoding="utf-8").strip() or None
+        return (folder / name).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
         return None

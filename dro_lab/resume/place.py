@@ -6,19 +6,20 @@ resolvers ``run_folder``, ``grid_folder`` and ``job_folder`` of conf/config.yaml
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dro_lab.errors import UserError
 from dro_lab.launch.world import world
+from dro_lab.resume import grid
 from dro_lab.resume.lock import LOCK, RunLock, take, written
 from dro_lab.resume.settings import AUTO, NEVER, fingerprint
 
@@ -33,10 +34,16 @@ _held: dict[Path, RunLock] = {}
 """Locks of folders that were chosen for a run which is about to begin."""
 _chosen: dict[str, str] = {}
 """What was chosen for it, by the name of a new folder."""
+_grids: list[RunLock] = []
+"""The lock of the grid that this process runs; none or one."""
 
 
-GRID = "the grid"
-"""Where `_chosen` holds the folder of the grid."""
+class Taken(Enum):
+    """What a run finds in its folder."""
+
+    NEW = auto()
+    GOES_ON = auto()  # a run of this configuration that stopped
+    DONE = auto()  # this job of a grid, finished before the grid was typed again
 
 
 def register() -> None:
@@ -44,6 +51,7 @@ def register() -> None:
     OmegaConf.register_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_resolver("grid_folder", grid_folder, use_cache=True, replace=True)
+    OmegaConf.register_resolver("grid_mark", grid.grid_mark, replace=True)
 
 
 def run_folder(path: str, *, _root_: DictConfig) -> str:
@@ -55,13 +63,26 @@ def run_folder(path: str, *, _root_: DictConfig) -> str:
     return _chosen[path]
 
 
-def grid_folder(path: str) -> str:
-    """The folder of a grid of runs: always a new one, and the same wherever Hydra asks for it again."""
+def grid_folder(path: str, outputs: str = "", mark: str = "") -> str:
+    """The folder of a grid of runs, the same wherever Hydra asks for it again.
+
+    Args:
+        path: of a new one.
+        outputs: where an earlier one may lie.
+        mark: the grid's `dro_lab.resume.grid.grid_mark`; empty: always a new one.
+    """
     if _looks_only():
         return path
-    if GRID not in _chosen:
-        _chosen[GRID] = str(_new(Path(path), hold=False))
-    return _chosen[GRID]
+    if not _grids:
+        held = grid.unfinished(Path(outputs).glob(f"{DATED}/*/{grid.GRID_LOCK}"), mark) if mark else None
+        if held is not None:
+            print(grid.announcement(held.path.parent), flush=True)
+        elif (held := take(_new(Path(path), hold=False), name=grid.GRID_LOCK)) is not None:
+            held.write(mark)
+        else:
+            return path
+        _grids.append(held)
+    return str(_grids[0].path.parent)
 
 
 def job_folder(name: str, *, _root_: DictConfig) -> str:
@@ -70,13 +91,22 @@ def job_folder(name: str, *, _root_: DictConfig) -> str:
         return name
     if name not in _chosen:
         found = _continued(_root_)
-        _chosen[name] = name if found is None else str(found.absolute())
+        _chosen[name] = grid.free_name(Path(_root_.hydra.sweep.dir), name) if found is None else str(found.absolute())
     return _chosen[name]
 
 
+def end_grid() -> Path | None:
+    """All jobs of the grid that this process runs are done; its folder, None where it runs none."""
+    if not _grids:
+        return None
+    held = _grids.pop()
+    grid.close(held)
+    return held.path.parent
+
+
 @contextmanager
-def taken(folder: Path, cfg: DictConfig, *, searched: bool) -> Iterator[bool]:
-    """Take the folder for a run as long as it lasts; gives whether it holds a run of this configuration that stopped.
+def taken(folder: Path, cfg: DictConfig, *, searched: bool) -> Iterator[Taken]:
+    """Take the folder for a run as long as it lasts; gives what it holds.
 
     Args:
         searched: the run is a sweep's, which knows by itself which of its jobs run and which are killed.
@@ -85,45 +115,57 @@ def taken(folder: Path, cfg: DictConfig, *, searched: bool) -> Iterator[bool]:
         UserError: another process has it, or it holds a run that this one cannot go on with.
     """
     if searched or not world().first:
-        if _status(folder) is not None:
+        if grid.status(folder) is not None:
             raise UserError(_why_not(folder, "", same=False, resume=AUTO))
-        yield False
+        yield Taken.NEW
         return
-    lock, goes_on = _begin(folder, cfg)
+    lock, found = _begin(folder, cfg)
     _chosen.clear()
     try:
-        yield goes_on
+        yield found
     except BaseException:
-        lock.release(remove=_status(folder) not in (*GOES_ON, "failed"))  # none: it was refused before it began
+        lock.release(remove=grid.status(folder) not in (*GOES_ON, "failed"))  # none: it was refused before it began
         raise
-    lock.release(remove=True)
+    lock.release(remove=not grid.is_open(folder.parent))  # else its line stays, for the grid to know it by
 
 
 def forget() -> None:
     """Give back the folders that were chosen and never used."""
-    for lock in _held.values():
+    for lock in (*_held.values(), *_grids):
         lock.release(remove=False)
     _held.clear()
     _chosen.clear()
+    _grids.clear()
 
 
-def _begin(folder: Path, cfg: DictConfig) -> tuple[RunLock, bool]:
+def _begin(folder: Path, cfg: DictConfig) -> tuple[RunLock, Taken]:
     lock = _held.pop(folder.absolute(), None) or take(folder)
     if lock is None:
         raise UserError(
             f"hydra.run.dir={folder}: another process is writing this run. Wait for it, or give another folder."
         )
-    status, whose = _status(folder), written(folder)
+    status, whose = grid.status(folder), written(folder)
     try:
         mine = fingerprint(cfg)
     except OmegaConfBaseException:
         mine = ""  # what is wrong with the configuration is said by its check
-    goes_on = status is not None and cfg.resume != NEVER and whose == mine and _may(status, asked=cfg.resume != AUTO)
-    if status is not None and not goes_on:
-        lock.release(remove=whose is None)
-        raise UserError(_why_not(folder, status, same=whose == mine, resume=cfg.resume))
-    lock.write(mine)
-    return lock, goes_on
+    if status is None:
+        lock.write(mine)
+        return lock, Taken.NEW
+    if cfg.resume != NEVER and whose == mine and _may(status, asked=cfg.resume != AUTO):
+        return lock, Taken.GOES_ON
+    if cfg.resume == AUTO and whose == mine and status in grid.DONE and _is_job_of(folder.parent):
+        return lock, Taken.DONE
+    lock.release(remove=whose is None)
+    raise UserError(_why_not(folder, status, same=whose == mine, resume=cfg.resume))
+
+
+def _is_job_of(place: Path) -> bool:
+    """Whether this run is a job of the grid in ``place``, which did not come to its end."""
+    given = HydraConfig.get()
+    return (
+        given.mode is RunMode.MULTIRUN and Path(given.sweep.dir).absolute() == place.absolute() and grid.is_open(place)
+    )
 
 
 def _may(status: str, *, asked: bool) -> bool:
@@ -156,10 +198,14 @@ def _continued(root: DictConfig) -> Path | None:
     except OmegaConfBaseException:  # what is wrong with the configuration is said where it is checked
         return None
     found = [lock for place in PLACES for lock in outputs.glob(place)]
-    for lock in sorted(found, key=_changed, reverse=True):
+    for lock in sorted(found, key=grid.changed, reverse=True):
         folder = lock.parent
-        if written(folder) == mine and _status(folder) in GOES_ON and (held := take(folder, make=False)) is not None:
-            if _status(folder) in GOES_ON:  # still, now that nobody else can change it
+        if (
+            written(folder) == mine
+            and grid.status(folder) in GOES_ON
+            and (held := take(folder, make=False)) is not None
+        ):
+            if grid.status(folder) in GOES_ON:  # still, now that nobody else can change it
                 _held[folder.absolute()] = held
                 return folder
             held.release(remove=False)
@@ -200,21 +246,3 @@ def _new(path: Path, *, hold: bool) -> Path:
             if hold and (lock := take(made)) is not None:
                 _held[made.absolute()] = lock
             return made
-
-
-def _status(folder: Path) -> str | None:
-    """The status in a run's summary; None where there is no summary."""
-    try:
-        content: Any = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        return "unreadable"
-    return str(content.get("status")) if isinstance(content, dict) else "unreadable"
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

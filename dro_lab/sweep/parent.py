@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from dro_lab.sweep.result import Result
+    from dro_lab.tracking.sweep_note import SweepNote, Told
 
 RUN = "mlflow run"
 """Attribute of the study: the parent's id by tracking URI, so that the next start continues it."""
-STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+ENDS = ("finished", "interrupted", "failed")
+"""With these a start of the sweep is over; with any other it goes on in another process."""
 
 
 class Parent(Protocol):
@@ -58,11 +60,81 @@ def open_parent(built: Built, cfg: Any, study: Study, *, folder: Path) -> Parent
     """
     from dro_lab.tracking.mlflow import MlflowTracker
 
-    if not isinstance(built.tracker, MlflowTracker) or built.tracker.offline:
+    if not isinstance(built.tracker, MlflowTracker):
         return NoParent()
-    return MlflowParent(
-        built.tracker.uri, study, experiment=cfg.tracking.experiment or built.task.name, name=folder.name
+    kind = LaterParent if built.tracker.offline else MlflowParent
+    experiment = cfg.tracking.experiment or built.task.name
+    return kind(built.tracker.uri, study, experiment=experiment, folder=folder)
+
+
+def told(result: Result, files: Sequence[Path], folder: Path) -> Told:
+    """The result as MLflow keeps it: the winner's settings, its values, and what was written of them.
+
+    A sweep that is prolonged may have another winner, and a parameter never changes: its name says after how many
+    trials it won.
+    """
+    from dro_lab.tracking.sweep_note import Told
+
+    done = result.counts.done
+    mean, low, high = result.interval
+    metrics = {"best/value": result.chosen_by, "test/mean": mean, "test/low": low, "test/high": high}
+    named = {f"best_of_{done}.{name}": str(value) for name, value in result.params.items()}
+    return Told(
+        step=done,
+        params={**named, f"best_of_{done}.trial": str(result.trial)},
+        metrics={key: value for key, value in metrics.items() if value == value},  # not nan
+        files=tuple(str(path.relative_to(folder)) for path in files),
     )
+
+
+class LaterParent:
+    """The sweep as a note in its folder, for `dro_lab.sync` to send with the trials.
+
+    Args:
+        uri: of the store.
+        study: names the run, and knows it where the store has it from an earlier start.
+        experiment: of the sweep and its jobs.
+        folder: of the sweep.
+    """
+
+    overrides: list[str] = []  # noqa: RUF012 - sync finds the sweep by where its jobs lie
+
+    def __init__(self, uri: str, study: Study, *, experiment: str, folder: Path) -> None:
+        from dro_lab.tracking.sweep_note import SweepNote, read_sweep_note
+
+        before = read_sweep_note(folder)
+        self.folder = folder
+        self.note = SweepNote(
+            uri=uri,
+            study=study.study_name,
+            name=folder.name,
+            experiment=experiment,
+            runs={**(before.runs if before else {}), **study.user_attrs.get(RUN, {})},
+            told=before.told if before else None,
+        )
+        self._write(self.note)
+
+    def result(self, result: Result, files: Sequence[Path]) -> None:
+        """Settings of the winner, values, and the names of the files."""
+        self._write(replace(self._now(), told=told(result, files, self.folder)))
+
+    def close(self, status: str, error: str | None) -> None:
+        """Note how it ended, unless the sweep goes on in another process."""
+        if status in ENDS:
+            self._write(replace(self._now(), status=status, error=error))
+
+    def _now(self) -> SweepNote:
+        """With the runs that a sync has made meanwhile."""
+        from dro_lab.tracking.sweep_note import read_sweep_note
+
+        there = read_sweep_note(self.folder)
+        return replace(self.note, runs={**self.note.runs, **(there.runs if there else {})})
+
+    def _write(self, note: SweepNote) -> None:
+        from dro_lab.tracking.sweep_note import write_sweep_note
+
+        self.note = note
+        write_sweep_note(self.folder, note)
 
 
 class MlflowParent:
@@ -72,19 +144,17 @@ class MlflowParent:
         uri: of the store.
         study: names the run.
         experiment: of the sweep and its jobs.
-        name: what MLflow shows.
+        folder: of the sweep; MLflow shows its name.
     """
 
-    def __init__(self, uri: str, study: Study, *, experiment: str, name: str) -> None:
+    def __init__(self, uri: str, study: Study, *, experiment: str, folder: Path) -> None:
         from dro_lab.tracking.database import explain, opening, sqlite_path
         from dro_lab.tracking.killed import process_tags
-        from dro_lab.tracking.store import create_run, open_client
+        from dro_lab.tracking.store import artifact_root, create_run, open_client
 
         self.client: MlflowClient
         self.run_id: str
-        self.uri = uri
-        path = sqlite_path(uri)
-        artifacts = None if path is None else (path.absolute().parent / "mlflow-artifacts").as_uri()
+        self.uri, self.folder, path = uri, folder, sqlite_path(uri)
         tags = {"sweep": study.study_name, **process_tags()}
         try:
             with opening(path) if path is not None else contextlib.nullcontext():
@@ -96,7 +166,9 @@ class MlflowParent:
                         self.client.set_tag(self.run_id, key, value)
                     self.client.update_run(self.run_id, status="RUNNING")
                 else:
-                    self.run_id = create_run(self.client, name, experiment=experiment, artifacts=artifacts, tags=tags)
+                    self.run_id = create_run(
+                        self.client, folder.name, experiment=experiment, artifacts=artifact_root(uri), tags=tags
+                    )
                     study.set_user_attr(RUN, {**study.user_attrs.get(RUN, {}), uri: self.run_id})
         except Exception as error:
             raise explain(error, uri=uri) from None
@@ -108,35 +180,16 @@ class MlflowParent:
 
     def result(self, result: Result, files: Sequence[Path]) -> None:
         """Settings of the winner as parameters, values as metrics, figures and tables as artifacts."""
-        self._quietly(lambda: self._keep(result, files))
+        from dro_lab.tracking.sweep_note import keep
+
+        self._quietly(lambda: keep(self.client, self.run_id, told(result, files, self.folder), self.folder))
 
     def close(self, status: str, error: str | None) -> None:
         """End the run, unless the sweep goes on in another process."""
+        from dro_lab.tracking.sweep_note import end_sweep
 
-        def end() -> None:
-            if error:
-                self.client.set_tag(self.run_id, "error", error[:5000])
-            self.client.set_terminated(self.run_id, STATUS[status])
-
-        if status in STATUS:
-            self._quietly(end)
-
-    def _keep(self, result: Result, files: Sequence[Path]) -> None:
-        # a parameter never changes in MLflow; a sweep that is prolonged may have another winner, under another name
-        done = result.counts.done
-        there = self.client.get_run(self.run_id).data.params
-        named = {f"best_of_{done}.{name}": value for name, value in result.params.items()}
-        for key, value in {**named, f"best_of_{done}.trial": result.trial}.items():
-            if key not in there:
-                self.client.log_param(self.run_id, key, value)
-        mean, low, high = result.interval
-        metrics = {"best/value": result.chosen_by, "test/mean": mean, "test/low": low, "test/high": high}
-        for key, value in metrics.items():
-            if value == value:  # not nan
-                self.client.log_metric(self.run_id, key, value, timestamp=int(time.time() * 1000), step=done)
-        for path in files:
-            place = path.parent.name if path.parent.name == "figures" else None
-            self.client.log_artifact(self.run_id, str(path), artifact_path=place)
+        if status in ENDS:
+            self._quietly(lambda: end_sweep(self.client, self.run_id, status, error))
 
     def _exists(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
@@ -146,7 +199,7 @@ class MlflowParent:
         except MlflowException:
             return False
 
-    def _quietly(self, call: Any) -> None:
+    def _quietly(self, call: Callable[[], None]) -> None:
         """The folder is what counts: what MLflow refuses at the end is said, and takes no result away."""
         from dro_lab.tracking.database import explain
 

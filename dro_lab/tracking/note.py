@@ -19,6 +19,8 @@ from dro_lab.errors import UserError
 from dro_lab.record.files import write_json
 
 NOTE = "tracking.json"
+SWEEP_NOTE = "sweep-tracking.json"
+"""That of a sweep (`dro_lab.tracking.sweep_note`)."""
 RECORD = "record.id"
 """Tag by which MLflow's run of a record is found, so that there is never a second one."""
 State = Literal["live", "behind", "whole"]

@@ -210,7 +210,7 @@ def test_the_parent_in_mlflow_is_continued_and_holds_result_and_figures(tmp_path
     client = MlflowClient(uri)
 
     def opened() -> MlflowParent:
-        return MlflowParent(uri, ledger.study, experiment="pararev", name="r3_omega")
+        return MlflowParent(uri, ledger.study, experiment="pararev", folder=ledger.folder)
 
     first = opened()
     assert first.overrides == [f"tracking.parent={first.run_id}"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +26,8 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _own_folder: 
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_grid_resumes_each_job_where_it_was(policy: Path) -> None:
-    """The killed job goes on in its own folder; a finished one is not used again."""
+def cut_grid(policy: Path) -> tuple[list[str], Path, Path]:
+    """A grid of three whose second job was killed in its second step: the command, the finished job and the cut one."""
     grid = ["--multirun", *command(policy, "seed=1,2,3")]
     at_2 = stopped_at(RunObserver, "on_step_end", when=at_step_2, nth=2)
     with stopping.nothing_is_closed(), at_2, pytest.raises(stopping.Killed):
@@ -33,18 +35,105 @@ def test_a_grid_resumes_each_job_where_it_was(policy: Path) -> None:
     before = runs()
     assert list(before.values()) == ["finished", "running"]
     finished, cut = before
+    time.sleep(1.1)  # a new grid would have another name
+    return grid, finished, cut
+
+
+def grids() -> list[Path]:
+    return sorted(Path("outputs").glob("20*/*_multirun*"))
+
+
+def test_a_grid_goes_on_job_by_job(policy: Path) -> None:
+    """The finished job stays as it is, the killed one goes on where it was, the third one begins."""
+    grid, finished, cut = cut_grid(policy)
     digest = (finished / "summary.json").read_bytes()
-    time.sleep(1.1)
     ended = run_main(grid)
     assert ended.code == 0, ended.text
+    lines = ended.out.splitlines()
+    assert f"grid     {finished.parent}: goes on, 1 of its jobs done before (resume=never: a new grid)" in lines
+    assert f"done     {finished}: this job of the grid had finished" in lines
     assert resumed(ended) == [f"resume   {cut}: goes on from step 1 of 3 (resume=never: a new run)"]
+    assert f"grid     3 runs in {finished.parent}" in lines
+    assert [folder.name for folder in runs()] == [f"{number}_r3_pararev_s{number + 1}" for number in range(3)]
     assert set(runs().values()) == {"finished"}
+    assert grids() == [finished.parent]
     assert (finished / "summary.json").read_bytes() == digest
-    new = [folder for folder in runs() if folder.parent != cut.parent]
-    assert [folder.name for folder in new] == ["0_r3_pararev_s1", "2_r3_pararev_s3"]
+    assert not [*finished.parent.rglob("*.lock")]
     alone = run_main(command(policy, "seed=2", "hydra.run.dir=alone"))
     assert alone.code == 0
     assert stopping.numbers(cut, "metrics.jsonl") == stopping.numbers(Path("alone"), "metrics.jsonl")
+
+
+def test_a_grid_that_came_to_its_end_is_not_used_again_nor_is_another_ones(policy: Path) -> None:
+    """Another grid and ``resume=never`` begin anew beside a cut one; one that is done is never gone on with."""
+    grid, finished, cut = cut_grid(policy)
+    for number, arguments in enumerate(
+        [[*grid, "resume=never", "steps=0"], [*grid[:-1], "seed=1,2", "steps=0"], [*grid[:-1], "seed=1,2", "steps=0"]]
+    ):
+        time.sleep(1.1)
+        ended = run_main(arguments)
+        assert ended.code == 0, ended.text
+        assert "goes on" not in ended.out
+        assert "had finished" not in ended.out
+        assert len(grids()) == number + 2
+    assert runs()[cut] == "running"
+    assert (finished.parent / "grid.lock").exists()
+
+
+def test_a_job_that_failed_is_run_again_beside_its_record(policy: Path) -> None:
+    grid = ["--multirun", *command(policy, "seed=1,2", "steps=1")]
+
+    def fails(self: Any, *_: Any, **__: Any) -> None:
+        raise RuntimeError("the second job breaks")
+
+    before, calls = RunObserver.on_step_end, []
+
+    def second_fails(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return before(self, *args, **kwargs) if len(calls) == 1 else fails(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunObserver, "on_step_end", second_fails)
+        assert run_main(grid).code == 1
+    assert list(runs().values()) == ["finished", "failed"]
+    time.sleep(1.1)
+    ended = run_main(grid)
+    assert ended.code == 0, ended.text
+    assert {folder.name: status for folder, status in runs().items()} == {
+        "0_r3_pararev_s1": "finished",
+        "1_r3_pararev_s2": "failed",
+        "1_r3_pararev_s2_2": "finished",
+    }
+    assert len(grids()) == 1
+
+
+@pytest.mark.timeout(600)
+def test_a_grid_of_several_processes_goes_on_too(policy: Path) -> None:
+    """kill -9 of the command while its second job trains under joblib; typed again, the first stays."""
+    launched = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
+    grid = ["--multirun", *command(policy, "seed=1,2", "steps=8"), *launched]
+    at_work = subprocess.Popen(
+        [sys.executable, "-m", "dro_lab.run", *grid], env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+    )
+    try:
+        until(lambda: list(runs().values()) == ["finished", "running"], seconds=200)
+    finally:
+        os.killpg(at_work.pid, signal.SIGKILL)
+        at_work.wait()
+    finished, _ = runs()
+    ended = process(grid)
+    assert ended.returncode == 0, ended.stderr
+    assert f"done     {finished}: this job of the grid had finished" in ended.stdout
+    assert list(runs().values()) == ["finished", "finished"]
+    assert f"grid     2 runs in {finished.parent}" in ended.stdout
+    assert len(grids()) == 1
+
+
+def until(there: Callable[[], bool], *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def process(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
