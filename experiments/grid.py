@@ -213,7 +213,9 @@ def publish(grid: Grid, place: Place, settings: Sequence[Setting], seeds: Sequen
     everything = [run for arms in found.runs.values() for of_arm in arms.values() for run in of_arm.values()]
     if not everything:
         return f"no run is finished yet; {grid.command} runs them\n"
-    lines = head("Results", command=grid.command, seeds=seeds, runs=everything)
+    lines = head(
+        "Results", command=f"{grid.command} --quick" if place.quick else grid.command, seeds=seeds, runs=everything
+    )
     if found.missing:
         named = ", ".join(found.missing[:6]) + (", ..." if len(found.missing) > 6 else "")
         lines += [f"**Unfinished**: {len(found.missing)} runs are missing ({named}).", ""]

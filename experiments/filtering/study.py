@@ -88,6 +88,11 @@ def archive_of(root: Path) -> Archive:
     return Archive(home(root) / "runs.jsonl", root, metrics=(*METRICS, *COSTS.values()))
 
 
+def command_of(root: Path) -> str:
+    """What writes the page."""
+    return f"{COMMAND} --quick" if root.name == QUICK else COMMAND
+
+
 def folder_of(root: Path, name: str, seed: int) -> Path:
     return root / f"{name.replace(', ', '_').replace(' ', '_')}_s{seed}"
 
@@ -153,7 +158,7 @@ def markdown(root: Path, seeds: Sequence[int]) -> str:
     if root.name != QUICK:
         kept = ", ".join(f"{share:g}: {_kept(share)}" for share in SHARES)
         note += f" Rows that static kept: {kept} (of {ROWS} rows, {REST:.0%} of the rest added)."
-    lines = [*head("Results", command=COMMAND, seeds=seeds, runs=everything), *table(columns, rows), note, ""]
+    lines = [*head("Results", command=command_of(root), seeds=seeds, runs=everything), *table(columns, rows), note, ""]
     lines += _costs(runs, reached)
     lines += [LOADED] if loaded else []
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -56,6 +56,11 @@ def home(root: Path) -> Path:
     return root if root.name == QUICK else HERE
 
 
+def command_of(root: Path) -> str:
+    """What writes the page."""
+    return f"{COMMAND} --quick" if root.name == QUICK else COMMAND
+
+
 def gates_of(root: Path) -> tuple[str, ...]:
     """The gates that are compared: all of them; the first and the last under ``--quick``."""
     return (*GATES,)[:: 2 if root.name == QUICK else 1]
@@ -122,7 +127,7 @@ def markdown(root: Path, seeds: Sequence[int], settings: Sequence[Setting]) -> s
                 everything += runs
                 rows.append(_row(reward, gate, runs))
         lines += [f"## {setting}", "", *table(COLUMNS, rows)]
-    return "\n".join([*head("Results", command=COMMAND, seeds=seeds, runs=everything), *LEGEND, *lines])
+    return "\n".join([*head("Results", command=command_of(root), seeds=seeds, runs=everything), *LEGEND, *lines])
 
 
 COLUMNS = ("reward", "gate", "quality before", "after", "each seed", "outcome", "faults, first / last 4 steps")

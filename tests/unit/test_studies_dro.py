@@ -161,6 +161,7 @@ def filtering_page(root: Path, **metrics: list[float]) -> str:
 
 def test_the_filters_page_says_what_a_level_cost_in_rollouts_too(tmp_path):
     text = filtering_page(tmp_path / "quick")
+    assert "Command `python -m experiments.filtering.study --quick`; 4 runs" in text
     # means of three evaluations reach .6 at step 20 (of .3, .9, .9 the mean is .7), .8 at 24: 64 rollouts a step
     assert "| off | 0.90 [0.90, 0.90] |  | 20 | 20 | 24 |" in text
     assert "| off | 1280 | 1280 | 1536 |" in text
