@@ -63,6 +63,11 @@ def splits_weights(cfg: DictConfig) -> bool:
     return (cfg.get("launch") or {}).get("distributed_type") in SPLIT
 
 
+def saves(cfg: DictConfig) -> bool:
+    """Whether a run of this engine writes checkpoints: DeepSpeed's own are pickles, which are not loaded."""
+    return (cfg.get("launch") or {}).get("distributed_type") != DEEPSPEED
+
+
 def check_launch(cfg: DictConfig, name: str, *, environ: Mapping[str, str] = os.environ) -> None:
     """Check that the processes that run are those that ``launch=`` announces.
 

@@ -224,9 +224,11 @@ def sync_folder(path: Path) -> None:
 
 def link_folder(source: Path, target: Path) -> None:
     """The files of a folder once more, without their bytes where the file system can do that."""
-    target.mkdir(parents=True)
-    for file in source.iterdir():
-        try:
-            os.link(file, target / file.name)
-        except OSError:
-            shutil.copyfile(file, target / file.name)
+    shutil.copytree(source, target, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from dro_lab.record.writer import RunRecord
 from dro_lab.resume.checkpoint import Checkpoints, link_folder, write_state
 from dro_lab.resume.interrupt import Interrupt
+from dro_lab.resume.split import load_optimizer, load_weights, save_optimizer, save_weights
 
 LAGGED = "lagged.safetensors"
 BEST = "best"
@@ -41,6 +42,10 @@ class ResumableSteps:
     accelerator: Any
     args: Any
     state: Any
+    policy: Any
+    optimizer: Any
+    lr_scheduler: Any
+    is_fsdp_enabled: bool
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the lab keeps its own record."""
@@ -65,6 +70,33 @@ class ResumableSteps:
             fill()
             saving.checkpoints.last = step
         ranks.wait_for_everyone()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Transformers'; split weights in a form of our own."""
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        save_weights(self.policy, folder, writes=self.accelerator.is_main_process)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+            return
+        first = self.accelerator.is_main_process
+        save_optimizer(self.policy, self.optimizer, self.lr_scheduler, Path(output_dir), writes=first)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        load_weights(self.policy, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if self.is_fsdp_enabled and checkpoint is not None:  # of which transformers has found nothing that it knows
+            first = self.accelerator.is_main_process
+            load_optimizer(self.policy, self.optimizer, self.lr_scheduler, Path(checkpoint), first=first)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import torch
@@ -58,3 +60,28 @@ def die(rank: int) -> None:
             raise RuntimeError("planted")
 
         LabTrainer.readable = readable
+
+
+def kill_in_step_5(rank: int) -> None:
+    """Behind the checkpoint of step 4: both processes are gone."""
+    _at_the_end_of_step_5(signal.SIGKILL)
+
+
+def interrupt_in_step_5(rank: int) -> None:
+    """Ctrl-C reaches the second process alone."""
+    _at_the_end_of_step_5(signal.SIGINT if rank == 1 else None)
+
+
+def _at_the_end_of_step_5(number: int | None) -> None:
+    from dro_lab.training.observer import RunObserver
+
+    ended = RunObserver.on_step_end
+
+    def signalled(self: Any, args: Any, state: Any, *rest: Any, **named: Any) -> Any:
+        if state.global_step == 5:
+            RunObserver.on_step_end = ended
+            if number is not None:
+                os.kill(os.getpid(), number)
+        return ended(self, args, state, *rest, **named)
+
+    RunObserver.on_step_end = signalled

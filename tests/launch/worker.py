@@ -79,8 +79,8 @@ def main() -> None:
         report |= {"code": ended.code, "out": ended.out, "err": ended.err}
         Path(f"{job['name']}_rank{rank}.json").write_text(json.dumps(report))
         print(job["name"], ended.code, ended.err[-3000:], flush=True)
-        if ended.code:
-            sys.exit(ended.code)
+        if ended.code != job.get("code", 0):
+            sys.exit(ended.code or 1)
     dist.destroy_process_group()
 
 
