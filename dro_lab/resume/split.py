@@ -14,11 +14,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dro_lab.training.weights import underlying, whole_weights
@@ -56,6 +51,8 @@ def load_weights(policy: nn.Module, folder: Path) -> None:
 
 def save_optimizer(policy: nn.Module, optimizer: Any, scheduler: Any, folder: Path, *, writes: bool) -> None:
     """Save the optimizer's state, where it has one yet, and the scheduler's."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict  # half a second
+
     plain = _unwrapped(optimizer)
     if plain.state:  # torch would make one, with a step counted, of an optimizer that has made no update
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -68,6 +65,8 @@ def save_optimizer(policy: nn.Module, optimizer: Any, scheduler: Any, folder: Pa
 
 def load_optimizer(policy: nn.Module, optimizer: Any, scheduler: Any, folder: Path, *, first: bool) -> None:
     """Load both; the ``first`` rank reads the optimizer's state for all."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
     if (file := folder / OPTIMIZER).exists():
         state = torch.load(file, map_location="cpu", weights_only=True) if first else {}
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
