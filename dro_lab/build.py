@@ -20,6 +20,7 @@ from dro_lab.evaluation.corpus import figure_names
 from dro_lab.evaluation.settings import EvaluationSettings, check_objective, evaluation_settings, present_splits
 from dro_lab.health import Watch, build_watch
 from dro_lab.judges.protocol import Judge
+from dro_lab.judges.shared import SharedJudge
 from dro_lab.launch.world import processes
 from dro_lab.models import PolicySpec, context_length, knows_twins_only, load_config, load_tokenizer, policy_spec
 from dro_lab.pipeline import Pipeline
@@ -84,6 +85,8 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     for part in (pipeline.reward, pipeline.gate, pipeline.filter, judge_component):
         task = part.prepare(task)
     judge = judge_component(task, needs=pipeline.needs)
+    if processes(cfg) > 1 and not judge.asks_reference:
+        judge = SharedJudge(judge)
     tokenizer = load_tokenizer(spec)
     context = context_length(load_config(spec))
     fmt = spec.reasoning_format(task.answer_marker)

@@ -30,6 +30,7 @@ from dro_lab.health.measure import ReferenceChecks, answer_metrics
 from dro_lab.judges.exact import ExactJudge
 from dro_lab.judges.protocol import Judge
 from dro_lab.judges.quality import asked_once, quality
+from dro_lab.judges.shared import SharedJudge
 from dro_lab.launch.group import ranks, same
 from dro_lab.launch.seat import Seat, WhenWrapped, seated
 from dro_lab.launch.world import check_wrapped, processes, splits_weights, world
@@ -336,6 +337,7 @@ class Run(Ending):
             judge=built.judge,
             settings=built.evaluation,
             autocast=trainer.accelerator.autocast,
+            alike=built.judge.alike if isinstance(built.judge, SharedJudge) else nullcontext,
         )
 
     def _start_tracker(self) -> None:

@@ -97,6 +97,7 @@ class Evaluator:
         model: the policy, unwrapped.
         rows: the rows of every split that is evaluated.
         autocast: the context in which the policy runs, as in training.
+        alike: the context in which all ranks ask the judge the same.
     """
 
     sample: Sampler
@@ -107,6 +108,7 @@ class Evaluator:
     judge: Judge
     settings: EvaluationSettings
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    alike: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __call__(self, step: int, base: Evaluation | None = None, *, extras: bool = True) -> Evaluation:
         """Evaluate now.
@@ -116,6 +118,12 @@ class Evaluator:
             base: the evaluation of the base policy on the same rows; gives the win rate.
             extras: also greedy answers and further splits.
         """
+        with self.alike():
+            evaluation = self._headline(step, base)
+        return self.with_extras(evaluation, base) if extras else evaluation
+
+    def _headline(self, step: int, base: Evaluation | None) -> Evaluation:
+        """The evaluation with its headline part alone."""
         settings = self.settings
         rows = self.rows[settings.split]
         completion_ids = self._complete(rows, "sampled")
@@ -138,8 +146,7 @@ class Evaluator:
             base=base,
             more={**_scored(result, settings), **self._kl(rows, completion_ids, first=base is None)},
         )
-        evaluation = Evaluation(step=step, parts=[headline], step_result=result)
-        return self.with_extras(evaluation, base) if extras else evaluation
+        return Evaluation(step=step, parts=[headline], step_result=result)
 
     def _kl(
         self, rows: Sequence[Row], completion_ids: Sequence[Sequence[int]], *, first: bool
@@ -169,7 +176,9 @@ class Evaluator:
                 groups, _ = self.scoring.split(
                     self.rows[split], self._complete(self.rows[split], decoding), group_size=samples
                 )
-                parts.append(self._part(split, decoding, groups, quality_PG=self.scoring.quality(groups), base=base))
+                with self.alike():
+                    quality_PG = self.scoring.quality(groups)
+                    parts.append(self._part(split, decoding, groups, quality_PG=quality_PG, base=base))
         return replace(evaluation, parts=parts)
 
     def _complete(self, rows: Sequence[Row], decoding: str) -> list[list[int]]:
