@@ -28,7 +28,7 @@ IN_ADAPTER = ".lora_"
 
 def underlying(policy: Any) -> PreTrainedModel:
     """The model itself: of a PEFT model the one whose layers it adapted in place."""
-    return policy.get_base_model() if hasattr(policy, "peft_config") else policy
+    return policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # PEFT marks that one too
 
 
 def is_split(policy: nn.Module) -> bool:

@@ -68,6 +68,18 @@ def test_the_reference_is_the_start_and_no_second_copy(trained) -> None:
     torch.testing.assert_close(scores(found["current"]), now)  # and is on again after the reference was asked
 
 
+@pytest.mark.parametrize("step", [2, 3])
+def test_the_lagged_policy_is_the_adapted_one_as_it_was(trained, step: int) -> None:
+    """Weights of its own with the adapter's part added, taken anew after ``lag`` steps and not before."""
+    trainer, start, _ = trained
+    policies = Policies(scored_by="lagged", lag=3, adapted=True)
+    policies.start(copy.deepcopy(start))
+    found = policies.models(trainer.readable(), step=step)
+    expected = scores(found["current"] if step >= 3 else start)
+    torch.testing.assert_close(scores(found["lagged"]), expected, atol=1e-5, rtol=0)
+    assert (scores(start) - scores(found["current"])).abs().max() > 0.01
+
+
 def test_what_is_saved_is_the_policy_with_its_adapter(trained, tmp_path: Path) -> None:
     trainer, *_ = trained
     save_policy(trainer.policy, byte_tokenizer(), tmp_path, kind=trainer.kind)
