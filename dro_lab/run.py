@@ -27,6 +27,7 @@ from dro_lab.explain import HELP, explain
 from dro_lab.grid_end import say_what_next
 from dro_lab.judges.keys import refuse_keys
 from dro_lab.launch.world import check_launch, saves, silent_rank, world
+from dro_lab.loading import load_lab
 from dro_lab.resume.grid import GRID_LOCK, recorded_objective
 from dro_lab.resume.place import Taken, end_grid, forget, taken
 from dro_lab.resume.settings import checkpoint_settings
@@ -132,7 +133,7 @@ def _job(cfg: DictConfig) -> float:
         check(cfg)
         check_launch(cfg, names["launch"])
         trial = current_trial(cfg.objective)
-        from dro_lab import lab
+        lab = load_lab(cfg.algorithm.get("report_to"))
         from dro_lab.sweep.claim import claimed
 
         # a sweep queues its killed trials anew: they are short, and its own ledger says which of them live

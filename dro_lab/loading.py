@@ -1,0 +1,67 @@
+"""Importing what a run needs (torch, transformers, TRL, the lab's own training): seconds, so it is done late and once.
+
+Two things make it cheaper. Imports make millions of objects and no garbage, so none is looked for meanwhile, nor among
+these objects ever after. And TRL imports MLflow wherever that is installed, which the lab's tracker does by itself,
+beside the run.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+HIDE_MLFLOW = "DISABLE_MLFLOW_INTEGRATION"
+"""Transformers' switch: MLflow counts as not installed."""
+
+
+def load_lab(report_to: Any = None) -> ModuleType:
+    """`dro_lab.lab`, imported where it was not.
+
+    Args:
+        report_to: ``algorithm.report_to``, the trackers that TRL itself writes to.
+    """
+    if "dro_lab.lab" not in sys.modules:
+        with _nothing_collected(), _mlflow_hidden():
+            import_module("dro_lab.lab")
+    if {"mlflow", "all"} & ({report_to} if isinstance(report_to, str) else set(report_to or ())):
+        _give_trl_mlflow()
+    return sys.modules["dro_lab.lab"]
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # what was imported stays; passing over it in every full collection takes half a second each
+        if before:
+            gc.enable()
+
+
+@contextmanager
+def _mlflow_hidden() -> Iterator[None]:
+    before = os.environ.get(HIDE_MLFLOW)
+    os.environ[HIDE_MLFLOW] = "TRUE"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[HIDE_MLFLOW]
+        else:
+            os.environ[HIDE_MLFLOW] = before
+
+
+def _give_trl_mlflow() -> None:
+    """What TRL's import of MLflow would have left behind, for a run that writes there by TRL too."""
+    import mlflow
+    from trl.extras import profiling
+
+    vars(profiling)["mlflow"] = mlflow
