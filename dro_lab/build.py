@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dro_lab.checks import flag, whole
-from dro_lab.components import REFERENCE_NEED, component, instantiate_checked
+from dro_lab.components import REFERENCE_NEED, component
 from dro_lab.data.fit import fit_rows
 from dro_lab.data.load import load_task
 from dro_lab.data.rows import summarise
@@ -28,6 +28,7 @@ from dro_lab.scoring.reference import ReferenceScorer
 from dro_lab.scoring.split import ReasoningFormat
 from dro_lab.scoring.stats import check_needs
 from dro_lab.scoring.vllm import check_scorer, scorer_for, scorer_notes
+from dro_lab.tracking.lost import tracker_of
 from dro_lab.training.arguments import arguments
 from dro_lab.types import Stat, Task
 
@@ -109,7 +110,7 @@ def build(cfg: DictConfig, names: Mapping[str, str], folder: Path) -> Built:
     task = replace(task, notes=(*task.notes, *policy_notes(cfg.dataset, Path(spec.path))))
     scorer = scorer_for(tokenizer, fmt, cfg.scorer)
     task = replace(task, notes=(*task.notes, *scorer_notes(scorer, pipeline.needs)))
-    tracker = instantiate_checked("tracking", cfg.tracking)
+    tracker = tracker_of(cfg.tracking, folder)
     return Built(
         names=names,
         task=task,

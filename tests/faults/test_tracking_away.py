@@ -268,6 +268,40 @@ def test_a_server_that_dies_in_mid_run_costs_nothing(
         server.kill()
 
 
+@pytest.mark.long
+def test_a_store_that_goes_away_between_the_jobs_of_a_grid_stops_none_of_them(
+    policy: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first job has it; those after the loss run all the same, say so, and are uploaded later."""
+    from dro_lab.tracking import mlflow as tracking
+
+    uri = f"sqlite:///{empty_database(own_folder / 'store')}"
+    asked: list[str] = []
+
+    def check(of: str, **_: Any) -> None:
+        asked.append(of)
+        if len(asked) > 1:
+            raise UserError(f"tracking.uri={of}: does not answer")
+
+    monkeypatch.setattr(tracking, "check_store", check)
+    given = ["tracking=mlflow", f"tracking.uri={uri}", "report=false", "steps=0"]
+    small = [argument for argument in small_run(policy, given) if not argument.startswith("hydra.run.dir")]
+    ended = run_main(["--multirun", *small, "seed=1,2,3"])
+    assert ended.code == 0, ended.err
+    assert len(asked) == 3
+    assert ended.err.count("does not answer This job goes on without it") == 2, ended.err
+    folders = sorted(path.parent for path in own_folder.glob("outputs/*/*/*/tracking.json"))
+    assert [read_note(folder).state for folder in folders] == ["whole", "behind", "behind"]  # type: ignore[union-attr]
+    sent = synced(capsys, "outputs")
+    assert sent.code == 0, sent.err
+    assert "3 runs: 1 there, 2 sent" in sent.out
+    asked.clear()
+    asked.append("the first job finds no store either")
+    refused = run_main(["--multirun", *small, "seed=4,5"])
+    assert refused.code == 2
+    assert "error: tracking.uri=" in refused.err
+
+
 @pytest.mark.slow
 def test_a_store_that_comes_back_before_the_end_gets_all_of_it(
     policy: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch
