@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from dro_lab.record.summary import Estimate
 
@@ -32,12 +31,22 @@ def mean_over_rows(metric: str, per_row: FloatArray, *, confidence: float, resam
     mean = float(finite.mean())
     if finite.size == 1:
         return Estimate(metric=metric, value=mean, low=float("nan"), high=float("nan"), n=1)
-    interval = stats.bootstrap(
-        (finite,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(metric=metric, value=mean, low=float(interval.low), high=float(interval.high), n=int(finite.size))
+    drawn = np.random.default_rng(seed).integers(0, finite.size, (resamples, finite.size))
+    low, high = _ends(finite[drawn].mean(axis=-1), confidence)
+    return Estimate(metric=metric, value=mean, low=low, high=high, n=int(finite.size))
+
+
+def _ends(means: FloatArray, confidence: float) -> tuple[float, float]:
+    """The quantiles that leave equal shares outside, linear between the sorted means.
+
+    This is `scipy.stats.bootstrap` with ``method="percentile"``, to the last digit: importing that takes a third of a
+    second before a run's first step.
+    """
+    tail = (1 - confidence) / 2
+    ordered, ends = np.sort(means), []
+    for share in (tail, 1 - tail):
+        place = share * ordered.size + (1 - share)  # counted from one
+        below, part = int(place // 1) - 1, place % 1
+        above = min(below + 1, ordered.size - 1)
+        ends.append(float((1 - part) * ordered[below] + part * ordered[above]))
+    return ends[0], ends[1]

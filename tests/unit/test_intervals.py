@@ -3,6 +3,8 @@
 import math
 
 import numpy as np
+import pytest
+from scipy import stats
 
 from dro_lab.evaluation.intervals import mean_over_rows
 
@@ -41,3 +43,15 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         found = mean_over_rows("x", rng.random(32), confidence=0.9, resamples=300, seed=seed)
         hits += found.low <= 0.5 <= found.high
     assert 0.82 <= hits / 200 <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("rows", "resamples", "confidence"), [(2, 3, 0.5), (7, 2, 0.9), (32, 2000, 0.9), (33, 333, 0.99)]
+)
+def test_the_interval_is_that_of_scipy_to_the_last_digit(rows, resamples, confidence):
+    values = np.random.default_rng(rows).normal(size=rows)
+    rng = np.random.default_rng(5)
+    options = {"n_resamples": resamples, "confidence_level": confidence, "method": "percentile", "rng": rng}
+    low, high = stats.bootstrap((values,), lambda x, axis: x.mean(axis=axis), **options).confidence_interval
+    found = mean_over_rows("x", values, confidence=confidence, resamples=resamples, seed=5)
+    assert (found.low, found.high) == (low, high)
