@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,45 @@ def test_the_page_of_studies_names_every_study():
     folder = README.parent / "experiments"
     listed = re.findall(r"^\| \[`(\w+)`\]\(\1/README.md\)", (folder / "README.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(page.parent.name for page in folder.glob("*/README.md"))
+
+
+COMPOSED = ("run", "launch", "rubrics", "prefilter", "probe", "data")
+"""Commands whose arguments are overrides of the configuration."""
+OWN = ("out=", "n=", "group=", "--", "run=", "limit=", "uri=")
+"""Arguments that are the command's own."""
+
+
+def commands() -> list[tuple[str, tuple[str, ...]]]:
+    """Module and arguments of every command of these in the README's bash blocks, each once."""
+    found = []
+    page = README.read_text().replace(block("own-reward"), "")  # which runs above
+    for text in re.findall(r"```bash\n(.*?)```", page, re.DOTALL):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["python", "-m"] and words[2].removeprefix("dro_lab.") in COMPOSED:
+                found.append((words[2], tuple(words[3:])))
+    return list(dict.fromkeys(found))
+
+
+def as_typed(argument: str) -> str:
+    """With values in the places that the reader fills, and the first of several values."""
+    for place, value in {"=N": "=0", "NODE0": "127.0.0.1", "<date>": "today", "<run>": "mine"}.items():
+        argument = argument.replace(place, value)
+    key, _, value = argument.partition("=")
+    return f"{key}={value.split(',')[0]}" if re.fullmatch(r"[\w.]+(,[\w.]+)+", value) else argument
+
+
+@pytest.mark.long
+def test_every_command_of_the_readme_is_a_configuration_that_passes_its_check():
+    from dro_lab.config import check
+    from dro_lab.data.__main__ import compose
+    from dro_lab.sweep.plugin import register
+
+    register()
+    there = commands()
+    assert len(there) > 20
+    bigger = [arguments for module, arguments in there if module == "dro_lab.launch"]
+    assert len(bigger) == 5, "the commands for several processes"
+    for _, arguments in there:
+        overrides = [as_typed(argument) for argument in arguments if not argument.startswith(OWN)]
+        check(compose([override for override in overrides if "=" in override]))
