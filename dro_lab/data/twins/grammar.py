@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from dro_lab.data.twins import words
@@ -101,6 +102,7 @@ def shortest_reference(steps: int) -> int:
     return 5 + len(words.CLOSING) + steps * 3
 
 
+@cache  # thousands of rows share a few
 def layout(steps: int, length: int, distractors: int = 0) -> tuple[Slot, ...]:
     """The places of an answer with ``steps`` facts and ``length`` tokens, the end-of-sequence token not counted.
 
