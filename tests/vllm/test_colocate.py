@@ -36,11 +36,12 @@ class Sync:
     """By step: the largest |vLLM's log-prob of what it sampled - the policy's own|, and - the initial policy's|."""
 
     def __init__(self, trainer, folder) -> None:
-        self.own, self.initial, self.trainer = [], [], trainer
+        self.own, self.initial, self.trainer, self.inputs = [], [], trainer, None
         self.start = AutoModelForCausalLM.from_pretrained(folder).eval()
         self.sample, trainer._generate_and_score_completions = trainer._generate_and_score_completions, self
 
     def __call__(self, inputs):
+        self.inputs = inputs
         batch = self.sample(inputs)
         mask = batch["completion_mask"].bool()
         sampled = batch["sampling_per_token_logps"][mask]
@@ -70,11 +71,14 @@ def test_vllm_samples_with_the_weights_of_the_last_update(kind, engines, tmp_pat
     trainer = lab_fixture.trainer(tmp_path / "out", model=model, extra=extra, **VLLM)
     sync = Sync(trainer, folder)
     trainer.train()
-    assert len(sync.own) == 3
-    assert max(sync.own) <= NATS, sync.own  # before the first update, and after the first and the second
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    trainer.model.train()
+    sync(sync.inputs)  # once more, with what the third update left
+    assert len(sync.own) == 4
+    assert max(sync.own) <= NATS, sync.own  # before the first update, and after each of the three
     assert sync.initial[0] <= NATS
     assert min(sync.initial[1:]) > 0.01, sync.initial  # the updates are large enough to tell old weights from new
-    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(set(sync.initial)) == 4, "each update moved the weights"
     assert [entry["sampling/sampling_logp_difference/max"] <= NATS for entry in logged] == [True] * 3
     assert [entry["sampling/importance_sampling_ratio/mean"] for entry in logged] == pytest.approx([1.0] * 3, abs=1e-3)
 
