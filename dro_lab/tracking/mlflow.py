@@ -1,6 +1,6 @@
 """``tracking=mlflow``: a run mirrored in MLflow by a thread of its own, so that a training step does not wait.
 
-Importing MLflow and creating its database take seconds: the thread does both beside the first sampling. There is no
+Importing MLflow and creating its database take seconds: the thread does both beside the first step. There is no
 active run (MLflow's fluent API is not used), so several jobs in one process do not meet.
 """
 
@@ -52,6 +52,9 @@ RESUMED = "resumed"
 """Tag of a run that went on: behind which step, the last time."""
 GATHER = 0.25
 """Seconds to gather metrics before one write."""
+HEAD_START = 10.0
+"""Seconds at most that a run has for itself before the thread begins, which it does with the first numbers at the
+latest: importing MLflow beside the first evaluation would hold Python's lock from it, and the first step would wait."""
 PATIENCE = 60.0
 """Seconds that `MlflowTracker.finish` waits for the last writes."""
 QUIET = {
@@ -111,6 +114,7 @@ class MlflowTracker:
         self._queue: queue.SimpleQueue[list[Point] | Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._note: Note | None = None
+        self._wanted = threading.Event()
         self._open = False
         self._folder: Path | None = None
         self._error: UserError | None = None
@@ -159,6 +163,7 @@ class MlflowTracker:
         if self._open:
             raise RuntimeError("start was called twice without finish")
         self._error, self._raised, self._queue = None, False, queue.SimpleQueue()
+        self._wanted = threading.Event()
         self._folder = None if folder is None else folder.absolute()
         note = Note(
             uri=self.uri,
@@ -242,6 +247,7 @@ class MlflowTracker:
         self._open = False
         thread, self._thread = self._thread, None
         if thread is not None:
+            self._wanted.set()
             self._queue.put(lambda client, run_id: end_run(client, run_id, status, error))
             self._queue.put(None)
             thread.join(PATIENCE)
@@ -286,6 +292,7 @@ class MlflowTracker:
             raise RuntimeError("start was not called")
         if self._thread is not None and self._error is None:  # else the record has it
             self._queue.put(item)
+            self._wanted.set()
 
     def _surface(self) -> None:
         if self._error is not None and not self._raised:
@@ -294,8 +301,9 @@ class MlflowTracker:
 
     def _work(self, begin: Callable[[], tuple[MlflowClient, str, set[Place]]]) -> None:
         """The thread: open the store, then write what comes, gathering metrics into batches."""
-        tasks = self._queue  # the next run gets a queue of its own
+        tasks, wanted = self._queue, self._wanted  # the next run gets its own
         try:
+            wanted.wait(HEAD_START)
             client, run_id, known = begin()
             done = False
             while not done:

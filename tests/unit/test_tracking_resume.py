@@ -73,6 +73,7 @@ def kill(folder: Path, tracker: MlflowTracker) -> None:
     """What a kill -9 leaves: what was written, and a run that says of itself to be running."""
     thread = tracker._thread
     assert thread is not None
+    tracker._wanted.set()
     tracker._queue.put(None)
     thread.join(60)
     note = read_note(folder / "run")
