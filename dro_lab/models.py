@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
+from dro_lab.secrets import beginning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -184,7 +185,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _unloadable(spec: PolicySpec, error: Exception) -> UserError:
-    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    reason = beginning((str(error).strip().splitlines() or [""])[0], 200)
     todo = (
         "A file in the folder is damaged, or another model.* key does not fit it."
         if spec.local

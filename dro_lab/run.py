@@ -230,7 +230,7 @@ def _outside(error: Exception) -> str | None:
 
 
 def _refuse(message: str) -> NoReturn:
-    here = world()
+    here, message = world(), hide(message)
     print(f"error: {message}" if here.size == 1 else f"error: process {here.rank}: {message}", file=sys.stderr)
     sys.exit(BAD_INPUT)  # passes through Hydra without a word
 

@@ -1,7 +1,8 @@
 """Keys and passwords: they stand in the environment alone, and reach no configuration, record, log or message.
 
 A secret is the value of an environment variable that is named like one (``OPENAI_API_KEY``, ``HF_TOKEN``,
-``MLFLOW_TRACKING_PASSWORD``), or what a configuration holds under the name of a key. Imports nothing heavy.
+``PGPASSWORD``) or that the configuration names as a key's (``judge.api_key_env``), and what a configuration holds under
+the name of a key. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -15,8 +16,16 @@ from typing import Any
 
 from dro_lab.errors import UserError
 
-NAMED = re.compile(r"(?:^|_)(?:KEY|TOKEN|PASSWORD|PASSPHRASE|SECRET)(?:_|$)", re.IGNORECASE)
+NAMED = re.compile(
+    r"(?:(?:^|_)(?:KEYS?|PASS|CREDENTIALS?)|_PWD|(?:API|ACCESS|AUTH)_?KEYS?|TOKEN|PASSWORDS?|PASSWD|PASSPHRASE|SECRETS?)"
+    r"\d*(?:_|$)",
+    re.IGNORECASE,
+)
 """Environment variables that hold a secret."""
+NAMES_ONE = re.compile(r"(?:^|_)(?:key|token|password|secret)_env$", re.IGNORECASE)
+"""Keys of a configuration whose value is the name of such a variable."""
+GIVEN_NAME = re.compile(r"^[+~]*(?P<key>[\w.@/]+)=['\"]?(?P<name>\w+)['\"]?$")
+"""An override that gives one word."""
 HELD = re.compile(r"^(?:.*_)?(?:api_?key|authorization|password)$", re.IGNORECASE)
 """Keys of a configuration that would hold one."""
 USERINFO = re.compile(r"[a-z][a-z0-9+.\\-]*://[^/@\s'\"]*:[^/@\s'\"]+@", re.IGNORECASE)
@@ -30,12 +39,23 @@ WHAT_TO_DO = (
 )
 
 
+_variables: set[str] = set()
+"""Variables that are a key's whatever they are called: the configuration of a run of this process names them."""
+
+
+def holds_a_secret(variable: str) -> None:
+    """From here on the value of this environment variable is a secret."""
+    _variables.add(variable)
+
+
 def secrets() -> list[str]:
     """The secrets of the environment, the longest first (one may be part of another)."""
     found = {
         value.strip()
         for name, value in os.environ.items()
-        if NAMED.search(name) and len(value.strip()) >= LEAST and not value.strip().startswith(("/", "~"))
+        if (NAMED.search(name) or name in _variables)
+        and len(value.strip()) >= LEAST
+        and not value.strip().startswith(("/", "~"))
     }
     return sorted(found, key=lambda value: (-len(value), value))
 
@@ -47,8 +67,16 @@ def hide(text: str) -> str:
     return USERINFO.sub(lambda found: found.group().split("://")[0] + f"://{HIDDEN}@", text)
 
 
+def beginning(text: str, most: int) -> str:
+    """The first ``most`` characters of `hide`'s text: of a secret across the cut only a part would be left to see."""
+    return hide(text)[:most]
+
+
 def refuse_secrets(arguments: Sequence[str]) -> None:
     """Raises `UserError` where an argument holds a secret of the environment or an address with a password."""
+    for argument in arguments:
+        if (given := GIVEN_NAME.match(argument)) and NAMES_ONE.search(given["key"]):
+            holds_a_secret(given["name"])
     for argument in arguments:
         if hide(argument) != argument:
             key = re.split(r"[=:]", argument, maxsplit=1)[0].lstrip("+~")
@@ -64,6 +92,9 @@ def refuse_recorded(config: Mapping[str, Any], *, noted: Sequence[Path] = ()) ->
     Raises:
         UserError: naming the key, not the value.
     """
+    for key, value in _texts(config):
+        if NAMES_ONE.search(key):
+            holds_a_secret(value)
     for key, value in _texts(config):
         if hide(value) != value or (value and HELD.search(key.rsplit(".", 1)[-1])):
             for folder in noted:

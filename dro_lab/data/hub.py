@@ -9,6 +9,7 @@ from typing import Any
 
 from dro_lab.data.sources import Loaded, Record, files_sha256
 from dro_lab.errors import UserError
+from dro_lab.secrets import beginning
 
 REACH_SECONDS = 6.0
 """How long the hub may take to say which commit a revision is; a name lookup alone can block longer than that.
@@ -125,4 +126,4 @@ def _way_out(has_twin: bool) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
+    return beginning((str(error).strip().splitlines() or [""])[0], 300)

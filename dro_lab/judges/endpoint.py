@@ -23,6 +23,7 @@ from dro_lab.judges.budget import Budget, SpentError
 from dro_lab.judges.cache import ReplyCache, key_of
 from dro_lab.judges.common import say
 from dro_lab.judges.faults import Failed, failed
+from dro_lab.secrets import hide, holds_a_secret
 
 T = TypeVar("T")
 
@@ -81,6 +82,8 @@ class Endpoint:
         self.counts: Counter[str] = Counter({"requests": 0, "cache_hits": 0, "retries": 0})
         self.counts.update({"tokens_in": 0, "tokens_out": 0, "unanswered": 0})
         self._key = api_key(settings)
+        if settings.api_key_env is not None:
+            holds_a_secret(settings.api_key_env)
         self._cache = ReplyCache(
             None if settings.cache_dir is None else Path(settings.cache_dir).expanduser(), model=settings.model
         )
@@ -305,7 +308,7 @@ class Endpoint:
 
     def _hide(self, text: str) -> str:
         """Some endpoints quote the key that they refuse."""
-        return text.replace(self._key, "***") if self._key != NO_KEY else text
+        return hide(text.replace(self._key, "***") if self._key != NO_KEY else text)
 
 
 NO_KEY = "none"

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+from dro_lab.secrets import beginning
+
 
 class Failed(Exception):
     """A request without a usable reply.
@@ -97,4 +99,4 @@ def _number(text: str | None) -> float | None:
 
 def _short(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text[:200]
+    return beginning(text, 200)

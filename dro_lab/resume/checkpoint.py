@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from dro_lab.errors import UserError
 from dro_lab.record.files import write_atomic
 from dro_lab.record.writer import Mark, lacks
+from dro_lab.secrets import beginning
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -139,7 +140,8 @@ class Checkpoints:
 
     def _refusal(self, step: int, target: Path, error: Exception) -> str:
         free = _free(self.folder)
-        why = getattr(error, "strerror", None) or f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        why = getattr(error, "strerror", None) or beginning(said, 180)
         goes_on = f"from step {self.last}" if self.last else "from its start"
         return (
             f"{target}: the checkpoint of step {step} cannot be written ({why}{free}). Make room, or make the folder "

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from dro_lab.errors import UserError
+from dro_lab.secrets import beginning
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 """No space, no quota, mounted read-only, a file larger than allowed."""
@@ -24,7 +25,7 @@ def is_full(error: BaseException) -> bool:
 def cannot_go_on(folder: Path, error: BaseException) -> UserError:
     """What the user reads. ``folder``: of the run."""
     step = max((int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")), default=None)
-    why = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
+    why = getattr(error, "strerror", None) or beginning(" ".join(str(error).split()), 160)
     place = getattr(error, "filename", None) or folder
     goes_on = f"from step {step}" if step else "from its start"
     return UserError(

@@ -12,6 +12,7 @@ from dro_lab.scoring.head import plain_head
 from dro_lab.scoring.plain import PlainEngine
 from dro_lab.scoring.shared import SharedEngine
 from dro_lab.scoring.tree import Branch, Candidate, Stem, Tree, TreeScores
+from dro_lab.secrets import beginning
 
 LOG = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Sharing:
         try:
             got = self._shared.score(model, tree, lambda _: first_two, ranks=False)
         except Exception as error:  # whatever a model does with a cache and a mask that it does not know
-            return f"its cache cannot be continued in branches ({type(error).__name__}: {str(error)[:120]})"
+            return f"its cache cannot be continued in branches ({type(error).__name__}: {beginning(str(error), 120)})"
         apart = max(float((a - b).abs().max()) for a, b in zip(_all(got), _all(want), strict=True))
         if not apart <= TOLERANCE.get(model.dtype, LOW_PRECISION):
             return f"continuing its cache in branches gives other numbers (by {apart:.2g} nats in a trial)"

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from dro_lab.secrets import beginning
+
 
 class CannotScoreError(Exception):
     """vLLM gives no log-probabilities for these texts, or none that can be trusted. ``reason`` names the kind."""
@@ -148,7 +150,7 @@ class Colocated:
         try:
             outputs: list[Any] = self.llm.generate(prompts, sampling_params=how, use_tqdm=False)
         except Exception as error:  # whatever the engine raises, the policy itself can still be asked
-            raise CannotScoreError("engine", f"{type(error).__name__}: {str(error)[:200]}") from error
+            raise CannotScoreError("engine", f"{type(error).__name__}: {beginning(str(error), 200)}") from error
         return outputs
 
 
@@ -187,7 +189,7 @@ class Served:
         except CannotScoreError:
             raise
         except Exception as error:  # unreachable, refused, or an answer without the fields that vLLM gives
-            raise CannotScoreError("server", f"{type(error).__name__}: {str(error)[:200]}") from error
+            raise CannotScoreError("server", f"{type(error).__name__}: {beginning(str(error), 200)}") from error
         return found
 
     def _request(self, texts: Sequence[Text]) -> list[list[float]]:

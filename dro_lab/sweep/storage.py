@@ -11,6 +11,7 @@ import optuna
 from hydra.utils import instantiate
 
 from dro_lab.errors import UserError
+from dro_lab.secrets import beginning
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -82,7 +83,7 @@ def find_study(url: str, name: str) -> Study | None:
 
 def refused(url: str, error: Exception) -> UserError:
     """One message for whatever the storage answered."""
-    text = " ".join(str(error).split())[:300]
+    text = beginning(" ".join(str(error).split()), 300)
     where = f"hydra.sweeper.storage={url}"
     if "locked" in text:
         return UserError(

@@ -23,6 +23,8 @@ KEYS = {
     "HF_TOKEN": "hf_plantedABCDEFGH",
     "MLFLOW_TRACKING_PASSWORD": "planted-pass-word",
     "MY_SERVICE_SECRET": "planted-secret-4711",
+    "PGPASSWORD": "planted-postgres-pass",
+    "OPENAI_APIKEY": "sk-planted-without-a-line",
 }
 R3_KEYS = ("weighting", "omega", "clip_low", "clip_high", "sigma_on", "include_eos")
 
