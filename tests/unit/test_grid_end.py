@@ -16,11 +16,22 @@ def test_a_grid_of_several_runs_says_where_they_lie_and_how_to_compare_them(
 ) -> None:
     for number in range(runs):
         (tmp_path / f"{number}_r3").mkdir()
-        (tmp_path / f"{number}_r3" / "summary.json").write_text("{}")
+        (tmp_path / f"{number}_r3" / "summary.json").write_text('{"status": "finished"}')
     (tmp_path / "9_failed").mkdir()
     say_what_next(tmp_path)
     expected = f"grid     {runs} runs in {tmp_path}\ncompare  python -m dro_lab.report {tmp_path}\n" if runs > 1 else ""
     assert capsys.readouterr().out == expected
+
+
+def test_a_run_that_failed_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, status in {"0_r3": "finished", "1_r3": "failed", "1_r3_2": "stopped"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(f'{{"status": "{status}"}}')
+    say_what_next(tmp_path)
+    assert capsys.readouterr().out == (
+        f"grid     2 runs in {tmp_path}, and 1 that did not come to an end\n"
+        f"compare  python -m dro_lab.report {tmp_path} --skip-unfinished\n"
+    )
 
 
 def test_the_command_ends_with_it_and_prints_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
