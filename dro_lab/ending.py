@@ -110,12 +110,12 @@ class Ending:
             self.console.warn(hide(f"the record could not be closed: {type(failure).__name__}: {failure}"))
 
     def give_up(self) -> None:
-        """End where the disk takes no more: nothing is merged, so that all that was saved stays as it is."""
+        """End where the folder takes no more: nothing is merged, so that all that was saved stays as it is."""
         self.record.abandon()
         with suppress(OSError):
             self.record.summary(self.summary("interrupted"))
         self.tracking = False  # nothing is attached
-        self._end_tracker("interrupted", "the disk is full")
+        self._end_tracker("interrupted", "the run's folder takes no more")
 
     def goodbye(self, summary: Summary) -> None:
         evaluations = self.observer.evaluations

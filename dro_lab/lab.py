@@ -37,7 +37,7 @@ from dro_lab.launch.world import check_wrapped, processes, splits_weights, world
 from dro_lab.models import load_weights
 from dro_lab.record import RunRecord, Summary
 from dro_lab.resume.checkpoint import CheckpointError
-from dro_lab.resume.disk import cannot_go_on, is_full
+from dro_lab.resume.disk import cannot_go_on, refuses_writes
 from dro_lab.resume.going_on import GoingOn
 from dro_lab.resume.grid import short
 from dro_lab.resume.settings import CheckpointSettings
@@ -101,7 +101,7 @@ def run(
         goes_on: the folder holds a run of this configuration that stopped.
 
     Raises:
-        UserError: bad input, before any training; or the disk is full, and what was saved is whole.
+        UserError: bad input, before any training; or the folder takes no more, and what was saved is whole.
         KeyboardInterrupt: after the record was closed as interrupted.
     """
     reset_process(cfg)
@@ -109,7 +109,7 @@ def run(
         with seated(cfg, folder) as seat:
             return _run(cfg, names, seat, trial, settings=settings, goes_on=goes_on)
     except Exception as error:
-        if is_full(error):
+        if refuses_writes(error, folder):
             raise cannot_go_on(folder, error) from None
         raise
 
@@ -149,7 +149,7 @@ def _run(
                 console.say(how)
             raise
         except BaseException as failure:
-            if isinstance(failure, CheckpointError) or is_full(failure):
+            if isinstance(failure, CheckpointError) or refuses_writes(failure, seat.shared):
                 run_.give_up()
                 raise
             run_.close_anyway("failed", f"{type(failure).__name__}: {failure}")
@@ -235,7 +235,7 @@ class Run(Ending):
             refill=Refill(self.built.max_refills, Prompts(len(train_rows), self.cfg.seed))
             if self.built.max_refills
             else None,
-            guard=FiniteGuard(action=self.cfg.on_nonfinite, folder=self.folder, say=self.console.warn),
+            guard=FiniteGuard(action=self.cfg.on_nonfinite, folder=self.going.folder, say=self.console.warn),
             model=model,
             peft_config=self.built.spec.peft_config(),
             args=self.built.arguments,
