@@ -40,7 +40,7 @@ from dro_lab.resume.checkpoint import CheckpointError
 from dro_lab.resume.disk import cannot_go_on, refuses_writes
 from dro_lab.resume.going_on import GoingOn
 from dro_lab.resume.grid import short
-from dro_lab.resume.settings import CheckpointSettings
+from dro_lab.resume.settings import AUTO, NEVER, CheckpointSettings
 from dro_lab.sweep.trial import ALONE, RunTrial
 from dro_lab.tracking.names import run_tags
 from dro_lab.training.clock import PartClock
@@ -130,7 +130,7 @@ def _run(
     going.find(built.task, planned=cfg.steps, say=console.say, warn=console.warn)
     model = load_weights(built.spec)  # what cannot be loaded is refused before there is a record
     with RunRecord(folder, mark=going.mark if seat.first else None) as record:
-        record.config(OmegaConf.to_yaml(cfg, resolve=True) + HYDRA_NODE)
+        record.config(_recorded(cfg))
         environment = record.environment(
             seeds={"seed": cfg.seed, "evaluation": built.evaluation.seed}, threads=torch.get_num_threads()
         )
@@ -158,6 +158,14 @@ def _run(
         going.checkpoints.remove_all()
     run_.goodbye(summary)
     return Outcome(summary=summary, folder=folder)
+
+
+def _recorded(cfg: DictConfig) -> str:
+    """``config.yaml``, which repeats the run: the folder that it went on in is none to go on with once more."""
+    if cfg.get("resume", AUTO) not in (AUTO, NEVER):
+        cfg = cfg.copy()
+        cfg.resume = AUTO
+    return OmegaConf.to_yaml(cfg, resolve=True) + HYDRA_NODE
 
 
 def reset_process(cfg: DictConfig) -> None:

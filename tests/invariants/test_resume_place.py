@@ -121,6 +121,11 @@ def test_a_folder_can_be_named(policy: Path) -> None:
     assert ended.code == 2
     assert "its status is finished" in ended.err
     assert list(runs()) == [first]
+    again = run_main(["--config-path", str(first.absolute()), "--config-name", "config"])
+    assert again.code == 0, "its record repeats it, as a new run"
+    assert resumed(again) == []
+    _, second = runs()
+    assert stopping.numbers(second, "metrics.jsonl") == stopping.numbers(first, "metrics.jsonl")
 
 
 def test_new_folders_never_collide(tmp_path: Path) -> None:
