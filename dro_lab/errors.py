@@ -21,6 +21,7 @@ class NonFiniteError(UserError):
         source: what is not finite.
         rows: of the rollouts, prompt-major.
         tensors: to be looked at, by name.
+        together: whether every process of the run raises it.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class NonFiniteError(UserError):
         source: str = "",
         rows: Sequence[int] = (),
         tensors: Mapping[str, Any] | None = None,
+        together: bool = False,
     ) -> None:
         super().__init__(message)
-        self.source, self.rows, self.tensors = source, rows, dict(tensors or {})
+        self.source, self.rows, self.tensors, self.together = source, rows, dict(tensors or {}), together

@@ -41,6 +41,7 @@ class Scored:
     teach_PG: Tensor  # kept, and not silenced by a gate that zeroes advantages
     reasons_PG: tuple[tuple[str, ...], ...]  # why a rollout teaches nothing; "" where it does
     state: State = field(default_factory=dict)  # of the methods with memory, after this step
+    given: Rewards | None = None  # as the reward gave them, where it gave an infinite one that counts as not scored
 
     @property
     def rewards(self) -> Rewards:
@@ -70,9 +71,9 @@ class Pipeline:
     def score(self, groups: RolloutGroups, stats: TokenStats, state: State | None = None) -> Scored:
         """Stage A: rewards, then the gate, then the filter; ``state`` as the last step left it."""
         state = state or {}
-        sampled = self.reward(groups, stats)
+        given = sampled = self.reward(groups, stats)
         if self.infinite == "unscorable":
-            sampled = unscorable_where_infinite(sampled)
+            sampled = unscorable_where_infinite(given)
         check_rewards(sampled, groups, self.reward.name)
         gate, gate_state = self.gate.remember(groups, stats, sampled, state=state.get("gate"))
         filtered, filter_state = self.filter.remember(groups, stats, gate.rewards, state=state.get("filter"))
@@ -102,6 +103,7 @@ class Pipeline:
             teach_PG=keep_PG if gate.zero_P is None else keep_PG & ~gate.zero_P[:, None],
             reasons_PG=reasons,
             state={part: value for part, value in remembered.items() if value is not None},
+            given=given if infinite_PG(given).any() else None,
         )
 
     def advantages(
@@ -182,6 +184,32 @@ def unscorable_where_infinite(rewards: Rewards) -> Rewards:
         finite = torch.isfinite(process)
         rewards = replace(rewards, process_PGC=process.masked_fill(~finite, 0.0), process_mask_PGC=mask & finite)
     return rewards
+
+
+def infinite_PG(rewards: Rewards) -> Tensor:
+    """(P, G): rollouts whose outcome is infinite, or one of whose scored process rewards is not a finite number."""
+    infinite = torch.isinf(rewards.outcome_PG)
+    if rewards.process_PGC is None or rewards.process_mask_PGC is None:
+        return infinite
+    return infinite | (~torch.isfinite(rewards.process_PGC) & rewards.process_mask_PGC).any(-1)
+
+
+def unexplained_nan(scored: Scored) -> Tensor:
+    """(P, G): outcomes that are nan though nothing that the reward read says that the rollout cannot be scored.
+
+    It says so by a reference without tokens, a reasoning without a scored point, and an answer that the verifier cannot
+    judge. A reward may have reasons of its own, so this is no error.
+    """
+    stats, nan_PG = scored.stats, scored.sampled.outcome_PG.isnan()
+    if scored.given is not None:
+        nan_PG = nan_PG & ~infinite_PG(scored.given)
+    if stats.reference_mask_PR is not None:
+        nan_PG = nan_PG & stats.reference_mask_PR.any(-1, keepdim=True)
+    if stats.prefix_mask_PGK is not None:
+        nan_PG = nan_PG & stats.prefix_mask_PGK.any(-1)
+    if stats.verifier_PG is not None:
+        nan_PG = nan_PG & ~stats.verifier_PG.isnan()
+    return nan_PG
 
 
 def check_rewards(rewards: Rewards, groups: RolloutGroups, name: str) -> None:

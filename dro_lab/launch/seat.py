@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, open_dict
 from transformers import TrainerCallback
 
+from dro_lab.errors import NonFiniteError
 from dro_lab.launch.group import join, ranks, same
 from dro_lab.launch.world import check_wrapped, splits_weights, world
 
@@ -62,7 +63,12 @@ def seated(cfg: DictConfig, folder: Path) -> Iterator[Seat]:
         return
     join(cpu=bool(cfg.algorithm.get("use_cpu")))
     shared = Path(same(str(folder.resolve())))
-    yield Seat(ranks().index == 0, shared, folder)
+    try:
+        yield Seat(ranks().index == 0, shared, folder)
+    except NonFiniteError as error:
+        if error.together:
+            same(None)  # the first closes its record before the end of another takes it along
+        raise
 
 
 class WhenWrapped(TrainerCallback):

@@ -9,7 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from dro_lab.errors import NonFiniteError
+from dro_lab.pipeline import infinite_PG, unexplained_nan
+from dro_lab.training.findings import marked
 from dro_lab.training.nonfinite import FiniteGuard
+from dro_lab.training.rollouts import ScoredStep
 from dro_lab.types import Row
 
 
@@ -25,36 +28,54 @@ class FiniteSteps:
     @contextmanager
     def sampling_looked_at(self, inputs: Sequence[Any]) -> Iterator[None]:
         """Around sampling, scoring and advantages of ``inputs``."""
-        self.guard.step = self.state.global_step
+        self._at_this_step()
         self.guard.forget_logits()
+        self.guard.sampling_now = True
         try:
             yield
-        except RuntimeError:  # what torch says of probabilities that are no numbers names neither step nor row
-            self._look_at_logits(inputs, fatal=True)
-            raise
+        finally:
+            self.guard.sampling_now = False
         self.guard.forget_logits()
 
     @contextmanager
     def rollouts_looked_at(self, inputs: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> Iterator[None]:
-        """Around the scoring of what was sampled: a component's refusal gets step and rows, and is dumped."""
-        self._look_at_logits(inputs)
+        """Around the scoring of what was sampled: a component's refusal gets step and rows, and is dumped.
+
+        All ranks must come here, and hear at both ends what the others found.
+        """
+        self.guard.sampling_now = False
+        if rows := self.guard.bad_logits():
+            self.guard.sampling(rows, self._prompts(inputs))
+        self.guard.agree()
         self.guard.rollouts(self._prompts(inputs), completion_ids)
         try:
             yield
         except NonFiniteError as error:
-            if not error.source:  # the guard's own
+            if error.together:  # the guard's own
                 raise
             self.guard.refuse(error)
+            self.guard.agree()
+            raise
+        self.guard.agree()
 
-    def _look_at_logits(self, inputs: Sequence[Any], *, fatal: bool = False) -> None:
-        if rows := self.guard.bad_logits():
-            self.guard.sampling(rows, self._prompts(inputs), fatal=fatal)
+    def look_at_scores(self, step: ScoredStep) -> None:
+        """What was measured on the rollouts, and their rewards."""
+        self.guard.measured(step.stats_for_reports)
+        scored = step.scored
+        given = scored.given or scored.sampled
+        infinite = [] if scored.given is None else marked(infinite_PG(scored.given))
+        nan = [] if self.guard.poisoned else marked(unexplained_nan(scored))
+        self.guard.rewards(step.reward_name, given.outcome_PG, infinite=infinite, nan=nan)
+
+    def _at_this_step(self) -> None:
+        self.guard.step = self.state.global_step
 
     def _prompts(self, inputs: Sequence[Any]) -> list[str]:
         return [self.rows[example["row"]].id for example in inputs]
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's."""
+        self._at_this_step()
         self.guard.forget_logits()
         loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         self.guard.loss(loss.detach(), inputs)
@@ -63,6 +84,7 @@ class FiniteSteps:
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's; gradients are looked at before they are clipped."""
         loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        self._at_this_step()
         if self.accelerator.sync_gradients:
             self.guard.gradients(list(self.policy.named_parameters()))
         return loss

@@ -1,29 +1,29 @@
 """NaN and infinity are caught where they arise, dumped, and never reach a weight.
 
-Looked at, in the order in which a step makes them: logits while sampling, what scoring measured, rewards (by the
-pipeline itself), advantages, what TRL's loss reads, logits in the update, the loss, gradients.
+Looked at, in the order in which a step makes them: logits while sampling, what scoring measured, rewards (infinities by
+the pipeline itself), advantages, what TRL's loss reads, logits in the update, the loss, gradients.
+
+Of several ranks one may find what the others do not have. It says so at the next place where all of them meet
+(`FiniteGuard.agree`), so that all leave the update out, or all end; one that left by itself would have the others wait.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dro_lab.errors import NonFiniteError
+from dro_lab.launch.group import Ranks
+from dro_lab.training.findings import DUMP, NAN_REWARDS, Finding, bad_rows, dump, listed, of_rank
+from dro_lab.training.weights import whole
 
 Action = Literal["stop", "skip"]
 """``stop`` ends the run at once; ``skip`` leaves the update out, goes on, and ends it where that happens in a row."""
-
-DUMP = "nonfinite.safetensors"
-SHOWN = 4
 
 
 @dataclass
@@ -32,19 +32,25 @@ class FiniteGuard:
 
     Args:
         action: see `Action`.
-        folder: of the run; the first finding is dumped into `DUMP` there.
-        say: a line for the user.
+        folder: of the run, for all ranks the same; the first finding is dumped into `DUMP` there.
+        say: a line for the user; ranks other than the first have nobody to say it to.
         patience: skipped updates in a row that end the run.
+        ranks: those that train together; the trainer says which.
     """
 
     action: Action
     folder: Path
     say: Callable[[str], None]
     patience: int = 5
+    ranks: Ranks = field(default_factory=Ranks)
     step: int = 0  # optimizer steps done
     found: int = 0  # findings since the start
+    nan_rewards: int = 0  # rollouts since the start
     poisoned: bool = False  # the coming update must not be made
+    sampling_now: bool = False
     _in_a_row: int = 0
+    _unsaid: list[Finding] = field(default_factory=list)  # found here, the other ranks do not know
+    _first: str = ""  # where the first finding of any rank is dumped
     _logits: list[Tensor] = field(default_factory=list)  # by forward: rows whose logits are not finite, on the device
     _prompts: list[str] = field(default_factory=list)  # by rollout of the step, in the order of sampling
     _of_completion: dict[tuple[int, ...], str] = field(default_factory=dict)
@@ -60,16 +66,18 @@ class FiniteGuard:
         model.register_forward_hook(self._note)
 
     def _note(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        found = getattr(output, "log_probs", None)
+        found, decoding = getattr(output, "log_probs", None), False
+        logits = getattr(output, "logits", None) if found is None else None
+        if logits is not None:
+            found, decoding = logits.detach().amax(-1), logits.shape[-2] == 1 and not torch.is_grad_enabled()
         if found is None:
-            logits = getattr(output, "logits", None)
-            if logits is None:
-                return
-            found = logits.detach().amax(-1)
+            return
         bad = ~torch.isfinite(found.detach())
         rows = bad.reshape(len(bad), -1).any(-1)
-        if self._logits and self._logits[-1].shape == rows.shape and not torch.is_grad_enabled():
-            self._logits[-1] |= rows  # decoding: the same rows, a token later
+        if logits is not None and decoding and self.sampling_now:
+            logits.masked_fill_(bad[..., None], 0.0)  # to sample from nan ends one rank, or a GPU, without a word
+        if decoding and self._logits and self._logits[-1].shape == rows.shape:
+            self._logits[-1] |= rows  # the same rows, a token later
         else:
             self._logits.append(rows)
 
@@ -90,29 +98,63 @@ class FiniteGuard:
         self._prompts = list(prompt_ids)
         self._of_completion = {tuple(ids): name for ids, name in zip(completion_ids, prompt_ids, strict=True)}
 
-    def sampling(self, rows: Sequence[int], prompts: Sequence[str], *, fatal: bool) -> None:
-        """Logits were not finite while sampling; ``fatal``: nothing could be sampled, so there is nothing to skip.
+    def sampling(self, rows: Sequence[int], prompts: Sequence[str]) -> None:
+        """Logits were not finite while sampling: their rows got words at random.
 
-        Raises:
-            NonFiniteError: under ``action=stop``, and where it is fatal.
+        Args:
+            rows: in the order of the forwards: behind the sampled batch it may have been read again.
+            prompts: of the batch, by row.
         """
         self._prompts = list(prompts)
-        if fatal:
-            self.action = "stop"
-        self.report("sampling: logits", rows, {})
+        own = sorted({row % len(prompts) for row in rows})
+        self.report("sampling: logits", own, {}, hopeless=len(own) == len(prompts))
 
-    def refuse(self, error: NonFiniteError) -> NoReturn:
-        """What a component refused, with step and dump.
+    def refuse(self, error: NonFiniteError) -> None:
+        """What a component refused, with step and dump; of several ranks each has its own rows to tell.
 
         Raises:
-            NonFiniteError: always.
+            NonFiniteError: there is one rank.
         """
-        names = self._names(error.rows, error.tensors)
-        self._dump(error.source, error.rows, names, error.tensors)
-        raise NonFiniteError(
-            f"step {self.step + 1}: {error}. Rows {_listed(error.rows)} (prompt {_listed(names)}), dumped to "
-            f"{self.folder / DUMP}. on_nonfinite=skip counts such a rollout as one that cannot be scored"
-        ) from error
+        size = len(self._prompts)
+        rows = [row % size for row in error.rows if row // size == self.ranks.index]
+        if error.rows and not rows:
+            return
+        tensors = {}
+        for name, tensor in error.tensors.items():
+            prompts = len(tensor) // self.ranks.count
+            tensors[name] = tensor[self.ranks.index * prompts : (self.ranks.index + 1) * prompts]
+        self._add(
+            f"{error}. Not finite",
+            error.source,
+            rows,
+            tensors,
+            ends=True,
+            todo="on_nonfinite=skip counts such a rollout as one that cannot be scored",
+        )
+
+    def rewards(self, name: str, given: Tensor, *, infinite: Sequence[int], nan: Sequence[int]) -> None:
+        """Rewards that count as those of rollouts that could not be scored.
+
+        Args:
+            name: of the reward.
+            given: (P, G): what it gave.
+            infinite: rows where it is infinite, under ``action=skip``.
+            nan: rows where it is nan, and nothing that the reward read tells why: meant, or slipped in.
+        """
+        source, tensors = f"reward={name}", {"outcome_PG": given}
+        if infinite:
+            done = "such rollouts count as not scored and teach nothing"
+            self._add(f"{source}: infinite", source, infinite, tensors, done=done)
+        if nan and not self.nan_rewards:
+            self._add(
+                f"{source}: nan, which stands for a rollout that cannot be scored,",
+                source,
+                nan,
+                tensors,
+                file=NAN_REWARDS,
+                done="such rollouts teach nothing; said once, counted in reward/unscorable_share",
+            )
+        self.nan_rewards += len(nan)
 
     def measured(self, stats: Any) -> None:
         """Look at everything that scoring measured; nan is a value where `dro_lab.types.TokenStats` says so."""
@@ -125,11 +167,12 @@ class FiniteGuard:
                     self.report(f"scoring: {entry.name}", [row * group for row in rows], {entry.name: value})
 
     def advantages(self, advantages: Tensor) -> Tensor:
-        """``advantages`` (P, G) or (P, G, C), with 0 where they are not finite."""
-        if not (rows := bad_rows(advantages, axes=2)):
-            return advantages
-        self.report("advantages", rows, {"advantages": advantages})
-        return advantages.masked_fill(~torch.isfinite(advantages), 0.0)
+        """``advantages`` (P, G) or (P, G, C), with 0 where they are not finite; all ranks must call it."""
+        if rows := bad_rows(advantages, axes=2):
+            self.report("advantages", rows, {"advantages": advantages})
+            advantages = advantages.masked_fill(~torch.isfinite(advantages), 0.0)
+        self.agree()
+        return advantages
 
     def loss(self, loss: Tensor, batch: Mapping[str, Any]) -> None:
         """Look at the loss; where it is not finite, find out which of its inputs or logits began it."""
@@ -147,37 +190,107 @@ class FiniteGuard:
         self.report(source, of_logits, {**tensors, "loss": loss})
 
     def gradients(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
-        """Look at the gradients before they are clipped: clipping by a norm that is nan spreads it over all."""
-        having = [(name, parameter.grad) for name, parameter in named if parameter.grad is not None]
-        if self.poisoned or not having:
-            return
-        norms = torch.stack([norm.float() for norm in torch._foreach_norm([grad for _, grad in having])])
-        if not torch.isfinite(norms).all():
-            bad = [name for (name, _), norm in zip(having, norms.tolist(), strict=True) if not math.isfinite(norm)]
-            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-            self.report(f"update: gradient of {bad[0]}{more}", [], {bad[0]: dict(having)[bad[0]]})
+        """Look at the gradients before they are clipped: clipping by a norm that is nan spreads it over all.
 
-    def report(self, source: str, rows: Sequence[int], tensors: Mapping[str, Tensor]) -> None:
-        """Something is not finite: dump it if it is the first, then stop, or mark the update as one to leave out.
+        All ranks must call it, whatever they found before: each looks at its own part of a split gradient.
+        """
+        having = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
+        bad = self.agree(_not_finite(having))
+        if self.poisoned or not bad:
+            return
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        tensors = {bad[0]: whole(having[bad[0]])}  # on all ranks, since it is a collective
+        self.report(f"update: gradient of {bad[0]}{more}", [], tensors, everywhere=True)
+
+    # ------------------------------------------------------------------------------------------------ what follows
+
+    def report(
+        self,
+        source: str,
+        rows: Sequence[int],
+        tensors: Mapping[str, Tensor],
+        *,
+        hopeless: bool = False,
+        everywhere: bool = False,
+    ) -> None:
+        """Something is not finite: the coming update is one to leave out, or the run ends.
+
+        Args:
+            hopeless: see `Finding`.
+            everywhere: all ranks report the same, and need not tell each other.
 
         Raises:
-            NonFiniteError: under ``action=stop``.
+            NonFiniteError: the run ends, and all ranks know it.
         """
-        self.found += 1
         self.poisoned = True
-        names = self._names(rows, tensors)
-        where = f" in row{'s' if len(rows) > 1 else ''} {_listed(rows)}" if rows else ""
-        of = f" (prompt {_listed(names)})" if names else ""
-        message = f"step {self.step + 1}: {source}: not a finite number{where}{of}"
-        if self.found == 1:
-            self._dump(source, rows, names, tensors)
-        message += f"; dumped to {self.folder / DUMP}" if (self.folder / DUMP).exists() else ""
-        if self.action == "stop":
-            raise NonFiniteError(
-                f"{message}. No weight was changed by it. Lower algorithm.learning_rate, look at these rows, or leave "
-                "such updates out with on_nonfinite=skip"
-            )
-        self.say(f"{message}; the update is left out")
+        self._add(
+            f"{source}: not a finite number",
+            source,
+            rows,
+            tensors,
+            ends=self.action == "stop",
+            hopeless=hopeless,
+            everywhere=everywhere,
+        )
+
+    def _add(
+        self,
+        what: str,
+        source: str,
+        rows: Sequence[int],
+        tensors: Mapping[str, Tensor],
+        *,
+        file: str = DUMP,
+        everywhere: bool = False,
+        **more: Any,
+    ) -> None:
+        names, several = self._names(rows, tensors), self.ranks.count > 1
+        here = f", rank {self.ranks.index}" if several and not everywhere else ""
+        where = f" in row{'s' if len(rows) > 1 else ''} {listed(rows)}" if rows else ""
+        of = f" (prompt {listed(names)})" if names else ""
+        self.found += file == DUMP
+        path = self.folder / of_rank(file, 0 if everywhere else self.ranks.index)
+        first = file != DUMP or self.found == 1
+        if first and not (everywhere and self.ranks.index):
+            fault = dump(path, source, self.step + 1, rows, names, tensors)
+            dumped = f"; it could not be dumped to {path} ({fault})" if fault else f"; dumped to {path}"
+        else:
+            fault, dumped = "", f"; the first is dumped to {path}" if path.exists() else ""
+        kept = str(path) if first and not fault and file == DUMP else ""
+        finding = Finding(f"step {self.step + 1}{here}: {what}{where}{of}{dumped}", dump=kept, **more)
+        if several and not everywhere:
+            self._unsaid.append(finding)
+        else:
+            self._act([[finding]])
+
+    def agree(self, names: Sequence[str] = ()) -> list[str]:
+        """Tell each other what was found; all ranks must call it at the same places.
+
+        Args:
+            names: known to this rank.
+
+        Returns:
+            The names that any rank knows.
+
+        Raises:
+            NonFiniteError: on all ranks: the run ends.
+        """
+        everybody = self.ranks.all((self._unsaid, self.poisoned, list(names)))
+        self._unsaid = []
+        self.poisoned = any(poisoned for _, poisoned, _ in everybody)
+        self._act([findings for findings, *_ in everybody])
+        return list(dict.fromkeys(name for *_, known in everybody for name in known))
+
+    def _act(self, by_rank: Sequence[Sequence[Finding]]) -> None:
+        findings = [finding for found in by_rank for finding in found]
+        hopeless = all(any(finding.hopeless for finding in found) for found in by_rank)
+        ending = [finding for finding in findings if finding.ends or hopeless]
+        self._first = next((path for path in (self._first, *(finding.dump for finding in findings)) if path), "")
+        if ending:
+            more = f" (and {len(ending) - 1} more of it)" if len(ending) > 1 else ""
+            raise NonFiniteError(f"{ending[0].text}{more}. {ending[0].todo}", together=True)
+        for finding in findings:
+            self.say(f"{finding.text}; {finding.done}")
 
     def updated(self, *, skipped: bool) -> None:
         """An update was made or left out.
@@ -188,19 +301,27 @@ class FiniteGuard:
         self.poisoned = False
         self._in_a_row = self._in_a_row + 1 if skipped else 0
         if self._in_a_row >= self.patience:
+            dumped = f"; the first is dumped to {self._first}" if self._first else ""
             raise NonFiniteError(
                 f"step {self.step + 1}: {self._in_a_row} updates in a row were left out since something was not a "
-                f"finite number (on_nonfinite=skip); the first is dumped to {self.folder / DUMP}. Lower "
-                "algorithm.learning_rate, or look at the model and the rows"
+                f"finite number (on_nonfinite=skip){dumped}. Lower algorithm.learning_rate, or look at the model and "
+                "the rows",
+                together=True,
             )
 
     def carried(self) -> Mapping[str, Any]:
         """What a later process must know to go on."""
-        return {"found": self.found, "in_a_row": self._in_a_row}
+        return {
+            "found": self.found,
+            "in_a_row": self._in_a_row,
+            "nan_rewards": self.nan_rewards,
+            "first": self._first,
+        }
 
     def resume(self, carried: Mapping[str, Any]) -> None:
         """Go on behind an earlier process."""
         self.found, self._in_a_row = carried["found"], carried["in_a_row"]
+        self.nan_rewards, self._first = carried.get("nan_rewards", 0), carried.get("first", "")
 
     def _names(self, rows: Sequence[int], tensors: Mapping[str, Tensor]) -> list[str]:
         ids, mask = tensors.get("completion_ids"), tensors.get("completion_mask")
@@ -209,26 +330,15 @@ class FiniteGuard:
         keys = [tuple(ids[row][mask[row].bool()].tolist()) for row in rows]
         return list(dict.fromkeys(self._of_completion[key] for key in keys if key in self._of_completion))
 
-    def _dump(self, source: str, rows: Sequence[int], names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-        about = {"source": source, "step": self.step + 1, "rows": list(rows), "prompts": list(names)}
-        kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        try:
-            save_file(kept, str(self.folder / DUMP), metadata={"found": json.dumps(about)})
-        except OSError as error:
-            self.say(f"{self.folder / DUMP} could not be written ({error.strerror or error})")
-
 
 MAY_BE_NAN = frozenset({"verifier_PG", "prefix_entropies_PGK", "sampling_per_token_logps"})
 """Where nan means that something could not be measured."""
 
 
-def bad_rows(values: Tensor, *, axes: int = 1) -> list[int]:
-    """The rows that hold something not finite; the first ``axes`` axes, flattened, are the rows."""
-    bad = (~torch.isfinite(values)).reshape(*values.shape[:axes], -1).any(-1)
-    found: list[int] = bad.flatten().nonzero().flatten().tolist()
-    return found
-
-
-def _listed(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:SHOWN]))
-    return shown + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
+def _not_finite(gradients: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that hold something not finite in what this rank has of them."""
+    own = [value.to_local() if hasattr(value, "to_local") else value for value in gradients.values()]  # FSDP2's
+    if not own:
+        return []
+    bad = ~torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(own)]))
+    return [name for name, is_bad in zip(gradients, bad.tolist(), strict=True) if is_bad]

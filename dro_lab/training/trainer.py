@@ -63,7 +63,7 @@ class LabTrainer(FiniteSteps, ResumableSteps, LentPolicy, GRPOTrainer):
         self._sampled_at = -1  # updates done when it last sampled
         with starting_vllm(self):
             super().__init__(reward_funcs=[placeholder(scoring.pipeline.reward.name)], **kwargs)
-        self.ranks = scoring.ranks = ranks()
+        self.ranks = scoring.ranks = self.guard.ranks = ranks()
         self._kl_weight = self.beta
         self.add_callback(SkipEmptyUpdate(self))
         self.kind = type(underlying(self.policy))  # before an engine makes it its own
@@ -93,7 +93,7 @@ class LabTrainer(FiniteSteps, ResumableSteps, LentPolicy, GRPOTrainer):
                 step=self.state.global_step,
                 progress=self.state.global_step / max(1, self.state.max_steps),
             )
-            self.guard.measured(scored.stats_for_reports)
+            self.look_at_scores(scored)
             self._scored = replace(scored, rows=indices)
             outcome_B1 = self._scored.scored.rewards.outcome_PG.reshape(-1, 1).to(self.accelerator.device)
             return gather(outcome_B1)

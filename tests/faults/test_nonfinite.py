@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +17,12 @@ from safetensors import safe_open
 
 from dro_lab.advantages.group_norm import group_norm
 from dro_lab.errors import NonFiniteError
+from dro_lab.launch.group import Ranks
+from dro_lab.pipeline import unexplained_nan
 from dro_lab.rewards.avg_prob import avg_prob
-from dro_lab.training.nonfinite import DUMP, FiniteGuard
-from dro_lab.types import Need, Rewards, Stat
+from dro_lab.training.findings import DUMP, NAN_REWARDS
+from dro_lab.training.nonfinite import FiniteGuard
+from dro_lab.types import Need, Rewards, Stat, TokenStats
 from tests import lab_fixture as lab
 
 INF, NAN = float("inf"), float("nan")
@@ -144,12 +150,14 @@ def test_skip_leaves_the_update_out_and_goes_on(tmp_path: Path, place: str) -> N
     moved = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in zip(at, [*at[1:], after], strict=True)]
     if place == "reward":  # one rollout cannot be scored, the others teach
         assert moved == [True, True, True]
-        assert said == []
+        assert "such rollouts count as not scored and teach nothing" in said[0]
     else:
         assert moved == [True, False, True]
-        assert len(said) == 1
-        assert "step 2" in said[0]
-        assert "left out" in said[0]
+        assert "the update is left out" in said[0]
+    assert len(said) == 1
+    for part in ("step 2", *PLACES[place], str(tmp_path / DUMP)):
+        assert part in said[0]
+    assert (tmp_path / DUMP).exists()
 
 
 def test_updates_left_out_in_a_row_end_the_run(tmp_path: Path) -> None:
@@ -194,3 +202,174 @@ def test_a_masked_word_is_not_infinity(tmp_path: Path) -> None:
     logits[1, 2, 0] = NAN
     guard._note(torch.nn.Identity(), None, SimpleNamespace(logits=logits))
     assert guard.bad_logits() == [1]
+
+
+def test_a_nan_reward_is_said_once_and_counted(tmp_path: Path) -> None:
+    def reward(groups, stats):
+        good = lab.count_reward(groups, stats).outcome_PG.clone()
+        if groups.step >= BAD_STEP:
+            good[1, 2] = good[1, 2] * 0 / 0
+        return Rewards(outcome_PG=good)
+
+    for action in ("stop", "skip"):
+        (folder := tmp_path / action).mkdir()
+        chosen = lab.pipeline(reward=lab.component("broken", reward))
+        chosen = replace(chosen, infinite="unscorable" if action == "skip" else "refuse")
+        said: list[str] = []
+        guard = FiniteGuard(action=action, folder=folder, say=said.append)
+        trainer = lab.trainer(folder, chosen=chosen, extra={"guard": guard})
+        trainer.train()
+        assert trainer.state.global_step == 3
+        assert len(said) == 1
+        for part in ("step 2: reward=broken: nan", "in row 6 (prompt row-", "reward/unscorable_share", NAN_REWARDS):
+            assert part in said[0]
+        assert guard.nan_rewards == 2
+        assert not (folder / DUMP).exists()
+        with safe_open(folder / NAN_REWARDS, "pt") as dump:
+            assert dump.get_tensor("outcome_PG").isnan().nonzero().tolist() == [[1, 2]]
+
+
+def test_nan_is_no_surprise_where_something_that_the_reward_read_is_missing() -> None:
+    nan_PG = torch.tensor([[NAN, 1.0, NAN], [0.5, NAN, NAN]])
+
+    def unexplained(**stats: torch.Tensor) -> list[list[bool]]:
+        scored: Any = SimpleNamespace(sampled=Rewards(outcome_PG=nan_PG), stats=TokenStats(**stats), given=None)
+        return unexplained_nan(scored).tolist()
+
+    assert unexplained() == [[True, False, True], [False, True, True]]
+    no_reference = torch.tensor([[False, False], [True, False]])
+    assert unexplained(reference_mask_PR=no_reference) == [[False] * 3, [False, True, True]]
+    no_points = torch.tensor([[[True], [True], [False]], [[True], [True], [False]]])
+    assert unexplained(prefix_mask_PGK=no_points) == [[True, False, False], [False, True, False]]
+    not_judged = torch.tensor([[NAN, NAN, 0.0], [0.0, NAN, 1.0]])
+    assert unexplained(verifier_PG=not_judged) == [[False, False, True], [False, False, True]]
+
+
+def test_an_update_that_shares_its_batch_names_its_own_step(tmp_path: Path) -> None:
+    trainer = lab.trainer(tmp_path, num_iterations=2)
+    poison(trainer, "loss")
+    with pytest.raises(NonFiniteError, match=r"^step 2: update: loss"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("bad", [2, 3])
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_an_update_of_two_batches_one_of_which_is_bad(tmp_path: Path, action: str, bad: int) -> None:
+    said: list[str] = []
+    guard = FiniteGuard(action=action, folder=tmp_path, say=said.append)
+    trainer = lab.trainer(
+        tmp_path, extra={"guard": guard}, per_device_train_batch_size=4, gradient_accumulation_steps=2
+    )
+    own, calls, at = trainer._compute_loss, [0], [weights(trainer)]
+
+    def compute(model, inputs):
+        if calls[0] % 2 == 0 and calls[0]:
+            at.append(weights(trainer))
+        calls[0] += 1
+        return own(model, inputs) * (NAN if calls[0] == bad + 1 else 1.0)
+
+    trainer._compute_loss = compute
+    if action == "stop":
+        with pytest.raises(NonFiniteError, match=r"^step 2: update: loss"):
+            trainer.train()
+    else:
+        trainer.train()
+        assert [line.startswith("step 2: update: loss") and "left out" in line for line in said] == [True]
+    moved = [
+        any(not torch.equal(a[name], b[name]) for name in a)
+        for a, b in zip(at, [*at[1:], weights(trainer)], strict=True)
+    ]
+    assert moved == ([True, False] if action == "stop" else [True, False, True])
+
+
+def test_a_row_that_cannot_be_sampled_leaves_the_update_out(tmp_path: Path) -> None:
+    trainer, said = built(tmp_path, "none", "skip")
+
+    def spoil(module, inputs, output):
+        decoding = output.last_hidden_state.shape[1] == 1 and not output.last_hidden_state.requires_grad
+        if trainer.state.global_step == BAD_STEP and decoding:
+            output.last_hidden_state[5] = NAN
+        return output
+
+    trainer.policy.base_model.register_forward_hook(spoil)
+    trainer.train()
+    assert trainer.state.global_step == 3
+    assert len(said) == 1
+    assert "step 2: sampling: logits: not a finite number in row 5 (prompt row-" in said[0]
+    assert all(torch.isfinite(value).all() for value in weights(trainer).values())
+
+
+def test_a_dump_that_cannot_be_written_does_not_hide_what_was_found(tmp_path: Path) -> None:
+    values = torch.tensor([1.0, NAN])
+    guard = FiniteGuard(action="stop", folder=tmp_path / "gone", say=print)
+    with pytest.raises(NonFiniteError, match=r"^step 1: there: not a finite number in row 1; it could not be dumped"):
+        guard.report("there", [1], {"values": values})
+    guard = FiniteGuard(action="stop", folder=tmp_path, say=print)
+    with pytest.raises(NonFiniteError, match="dumped to"):  # safetensors itself takes no tensors that share memory
+        guard.report("there", [1], {"values": values, "the same": values})
+    with safe_open(tmp_path / DUMP, "pt") as dump:
+        assert dump.get_tensor("the same").isnan().tolist() == [False, True]
+
+
+def together(folder: Path, action: str, does: Callable[[FiniteGuard], object]) -> list[tuple[str, list[str], bool]]:
+    """What two ranks do, each in a thread of its own: its error, what it said, and whether its update is left out."""
+    meet, given = Barrier(2, timeout=20), [None, None]
+
+    def rank(index: int) -> tuple[str, list[str], bool]:
+        def exchange(value: Any) -> list[Any]:
+            given[index] = value
+            meet.wait()
+            everything = list(given)
+            meet.wait()
+            return everything
+
+        said: list[str] = []
+        guard = FiniteGuard(action=action, folder=folder, say=said.append, ranks=Ranks(index, 2, exchange))
+        guard.rollouts(["a", "b"], [[1], [2]])
+        try:
+            does(guard)
+        except NonFiniteError as error:
+            return str(error) if error.together else "alone", said, guard.poisoned
+        return "", said, guard.poisoned
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(rank, range(2)))
+
+
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_what_one_rank_finds_all_hear(tmp_path: Path, action: str) -> None:
+    def second_finds(guard: FiniteGuard) -> None:
+        guard.advantages(torch.tensor([[0.0], [NAN if guard.ranks.index else 1.0]]))
+
+    (error, said, poisoned), second = together(tmp_path, action, second_finds)
+    assert (error, said, poisoned) == second
+    text = "step 1, rank 1: advantages: not a finite number in row 1 (prompt b); dumped to "
+    assert (error or said[0]).startswith(f"{text}{tmp_path}/nonfinite-rank1.safetensors")
+    assert [found.name for found in tmp_path.iterdir()] == ["nonfinite-rank1.safetensors"]
+    assert poisoned
+    assert bool(error) == (action == "stop")
+
+
+def test_ranks_tell_their_own_rows_of_what_a_component_refused(tmp_path: Path) -> None:
+    def refuse(guard: FiniteGuard) -> None:
+        outcome = torch.tensor([[0.0], [0.0], [0.0], [INF]])  # two prompts a rank
+        guard.refuse(NonFiniteError("no", source="reward=r", rows=[3], tensors={"outcome_PG": outcome}))
+        guard.agree()
+
+    first, second = together(tmp_path, "stop", refuse)
+    assert first == second
+    assert first[0].startswith("step 1, rank 1: no. Not finite in row 1 (prompt b); dumped to ")
+    with safe_open(tmp_path / "nonfinite-rank1.safetensors", "pt") as dump:
+        assert dump.get_tensor("outcome_PG").tolist() == [[0.0], [INF]]
+
+
+def test_a_rank_of_which_nothing_is_left_ends_the_run_only_with_the_others(tmp_path: Path) -> None:
+    def sample(guard: FiniteGuard) -> None:
+        if guard.ranks.index or everywhere:
+            guard.sampling([0, 1], ["a", "b"])
+        guard.agree()
+
+    everywhere = False
+    assert [error for error, *_ in together(tmp_path, "skip", sample)] == ["", ""]
+    everywhere = True
+    assert all("step 1, rank 0: sampling: logits" in error for error, *_ in together(tmp_path, "skip", sample))
