@@ -251,8 +251,9 @@ class FiniteGuard:
         self.found += file == DUMP
         path = self.folder / of_rank(file, 0 if everywhere else self.ranks.index)
         first = file != DUMP or self.found == 1
-        if first and not (everywhere and self.ranks.index):
-            fault = dump(path, source, self.step + 1, rows, names, tensors)
+        if first:
+            by_another = everywhere and self.ranks.index
+            fault = "" if by_another else dump(path, source, self.step + 1, rows, names, tensors)
             dumped = f"; it could not be dumped to {path} ({fault})" if fault else f"; dumped to {path}"
         else:
             fault, dumped = "", f"; the first is dumped to {path}" if path.exists() else ""

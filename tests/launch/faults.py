@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -85,3 +86,47 @@ def _at_the_end_of_step_5(number: int | None) -> None:
         return ended(self, args, state, *rest, **named)
 
     RunObserver.on_step_end = signalled
+
+
+_undo: list[Callable[[], None]] = []
+
+
+def _until_the_next(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """A method replaced by what is made of it; jobs of one process come one after the other."""
+    while _undo:
+        _undo.pop()()
+    own, inherited = getattr(owner, name), name not in vars(owner)
+    setattr(owner, name, make(own))
+    _undo.append(lambda: delattr(owner, name) if inherited else setattr(owner, name, own))
+
+
+def nan_loss_on_the_second(rank: int) -> None:
+    """In step 2, in the first of the batches that make one update."""
+    from dro_lab.training.trainer import LabTrainer
+
+    def make(own: Any) -> Any:
+        steps: list[int] = []
+
+        def compute(self: Any, model: Any, inputs: Any) -> Any:
+            steps.append(self.state.global_step)
+            return own(self, model, inputs) * (torch.nan if rank == 1 and steps.count(1) == steps[-1] == 1 else 1.0)
+
+        return compute
+
+    _until_the_next(LabTrainer, "_compute_loss", make)
+
+
+def nan_gradient_on_the_second(rank: int) -> None:
+    """In step 2, in the part of one gradient that the second process has."""
+    from dro_lab.training.nonfinite import FiniteGuard
+
+    def make(own: Any) -> Any:
+        def gradients(self: Any, named: Any) -> None:
+            gradient = next(parameter.grad for name, parameter in named if name.endswith("0.mlp.up_proj.weight"))
+            if rank == 1 and self.step == 1:
+                gradient.to_local().fill_(torch.nan)
+            own(self, named)
+
+        return gradients
+
+    _until_the_next(FiniteGuard, "gradients", make)
