@@ -68,7 +68,8 @@ def main() -> None:
         for folder in _grids:
             say_what_next(folder)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if world().size == 1:  # of several, each would say so behind the line on how to go on
+            print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except UserError as error:
         _refuse(str(error))

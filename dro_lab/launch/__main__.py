@@ -1,10 +1,12 @@
 """``python -m dro_lab.launch launch=ddp [launch.num_processes=4] [KEY=VALUE ...]``: a run by several processes.
 
-Checks the configuration once, prints the command of accelerate that starts the processes, and becomes it.
+Checks the configuration once, prints the command of accelerate that starts the processes, and runs it. Ctrl-C is handed on
+to them; they finish their step, save, and say how to go on.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import socket
@@ -29,16 +31,19 @@ prints (--print: and nothing else). The keys of launch are those of accelerate's
   launch.machine_rank=0       its number, and
   launch.main_process_ip=IP   the address of machine 0
 All other keys are those of `python -m dro_lab.run`."""
+ACCELERATE = "accelerate.commands.launch"
+PATIENCE = 3600
+"""Seconds that processes may take to finish a step and save it after Ctrl-C; a second Ctrl-C ends them at once."""
 PORT = 29500
 """Where machine 0 of several waits for the others, unless launch.main_process_port says otherwise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start the processes; returns an exit status only for ``--print``, and 2 with one message on stderr."""
-    return command(arguments, _launch, usage=USAGE)
+    return command(arguments, _launch, usage=USAGE, interrupted="interrupted")
 
 
-def _launch(given: list[str]) -> None:
+def _launch(given: list[str]) -> int | None:
     overrides = [argument for argument in given if argument != "--print"]
     if several := [argument for argument in overrides if argument in ("--multirun", "-m")]:
         raise UserError(
@@ -47,8 +52,37 @@ def _launch(given: list[str]) -> None:
         )
     line = launch_command(overrides)
     print(shlex.join(line), flush=True)
-    if "--print" not in given:
+    if "--print" in given:
+        return None
+    if ACCELERATE not in line:
         os.execv(line[0], line)
+    return _accelerate(line[line.index(ACCELERATE) + 1 :])
+
+
+def _accelerate(options: list[str]) -> int:
+    """accelerate's launcher in this process; returns the status of the command.
+
+    Ctrl-C reaches the launcher alone, whose processes have sessions of their own, and it hands it on: they finish their
+    step and save, for which torch's launcher would leave them 30 seconds.
+    """
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(PATIENCE))
+    from accelerate.commands.launch import launch_command as start
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
+    try:
+        start(launch_command_parser().parse_args(options))
+    except SignalException as signalled:
+        return 128 + int(signalled.sigval)
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        code = int(failure.exitcode)
+        how = f"ended with status {code}" if code > 0 else f"was killed by signal {-code}"
+        print(f"process {rank} {how}; what it said stands above", file=sys.stderr)
+        return code if code > 0 else 128 - code
+    return 0
 
 
 def launch_command(overrides: Sequence[str]) -> list[str]:
@@ -70,7 +104,7 @@ def launch_command(overrides: Sequence[str]) -> list[str]:
     launch["main_process_port"] = launch["main_process_port"] or (PORT if machines > 1 else _free_port())
     given = {key: launch[key] for key in OPTIONS if launch[key] is not None}
     options = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", _file(launch), *options, *run]
+    return [sys.executable, "-m", ACCELERATE, "--config_file", _file(launch), *options, *run]
 
 
 OPTIONS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dro_lab.launch.world import world
+
 PACKAGES = (
     *("torch", "transformers", "trl", "accelerate", "peft", "vllm", "tokenizers", "safetensors", "datasets"),
     *("hydra-core", "omegaconf", "mlflow", "numpy", "dro-lab"),
@@ -74,13 +76,18 @@ def git_state(folder: Path | None = None) -> dict[str, Any]:
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
-    """The command as one would type it again; a ``__main__`` of a package is shown as ``python -m``."""
+    """The command as one would type it again; a ``__main__`` of a package is shown as ``python -m``.
+
+    A process of several was started by `dro_lab.launch`, with the arguments that this process has.
+    """
     if arguments is not None:
         return shlex.join(arguments)
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     name = None if spec is None else spec.name.removesuffix(".__main__")
     if name is not None and name.startswith("joblib."):  # a worker: its arguments are those of the process that asked
         name = _module(Path(sys.argv[0]))
+    if name == "dro_lab.run" and world().size > 1:
+        name = "dro_lab.launch"
     head = ["python", "-m", name] if name is not None else ["python", sys.argv[0]]
     return shlex.join([*head, *sys.argv[1:]])
 
