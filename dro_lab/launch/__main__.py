@@ -1,7 +1,7 @@
 """``python -m dro_lab.launch launch=ddp [launch.num_processes=4] [KEY=VALUE ...]``: a run by several processes.
 
-Checks the configuration once, prints the command of accelerate that starts the processes, and runs it. Ctrl-C is handed on
-to them; they finish their step, save, and say how to go on.
+Checks the configuration once, prints the command of accelerate that starts the processes, and runs it. Ctrl-C is
+handed on to them: they finish their step, save, and say how to go on.
 """
 
 from __future__ import annotations
