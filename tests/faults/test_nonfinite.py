@@ -177,6 +177,17 @@ def test_a_policy_that_is_already_nan_stops_at_the_first_sampling(tmp_path: Path
         trainer.train()
 
 
+@pytest.mark.parametrize("greedy", [False, True])
+def test_a_policy_without_probabilities_is_not_evaluated(tmp_path: Path, greedy: bool) -> None:
+    trainer, _ = built(tmp_path, "none", "skip")
+    prompts = [[5, 6, 7], [8, 9]]
+    assert len(trainer.sample(prompts, 2, batch_size=4, seed=1, greedy=greedy)) == 4
+    with torch.no_grad():
+        trainer.policy.model.norm.weight[3] = INF
+    with pytest.raises(NonFiniteError, match=r"^step 1: evaluation before this step: logits: .*look at its weights"):
+        trainer.sample(prompts, 2, batch_size=4, seed=1, greedy=greedy)
+
+
 def test_what_scoring_measured_is_looked_at(tmp_path: Path) -> None:
     chosen = lab.pipeline(reward=lab.component("avg_prob", avg_prob, needs=frozenset({Need(Stat.REFERENCE)})))
     trainer = lab.trainer(tmp_path, chosen=chosen)
