@@ -26,6 +26,12 @@ LAB_DECIDES = {
 }
 """Keys that would do nothing, or half of something, with another value."""
 
+UNLESS_GIVEN = {
+    "ddp_find_unused_parameters": False,  # each forward of the update uses every trained weight, an adapter's too
+    "log_level_replica": "error",  # what the first process keeps to itself, the others do too
+}
+"""What the lab says where the configuration says nothing; only several processes notice."""
+
 PLAIN = {int, float, bool, str, type(None)}
 
 
@@ -61,7 +67,8 @@ def arguments(node: DictConfig, *, output_dir: str, steps: int) -> Any:
         raise UserError(f"algorithm.loss_type={values['loss_type']}: must be one of {', '.join(LOSS_TYPES)}")
     if values.get("use_vllm"):
         _check_vllm(values)
-    return instantiate_checked("algorithm", node, output_dir=output_dir, max_steps=max(1, steps))
+    more = {key: value for key, value in UNLESS_GIVEN.items() if key in known and values.get(key) is None}
+    return instantiate_checked("algorithm", node, output_dir=output_dir, max_steps=max(1, steps), **more)
 
 
 def _check_vllm(values: Mapping[str, Any]) -> None:

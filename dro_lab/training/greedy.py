@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-RANDOM = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
-"""transformers' keys of sampling, as greedy decoding wants them."""
+RANDOM = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None}
+"""transformers' keys of sampling at its own defaults, of which greedy decoding reads none: another value it warns of,
+and for None it takes that of the model."""
 
 
 @contextmanager
