@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,8 @@ from dro_lab.pipeline import infinite_PG, unexplained_nan
 from dro_lab.training.findings import marked
 from dro_lab.training.nonfinite import FiniteGuard
 from dro_lab.training.rollouts import ScoredStep
+from dro_lab.training.weights import gradients, whole_gradient
+from dro_lab.training.zero import updates_itself
 from dro_lab.types import Row
 
 
@@ -36,22 +38,6 @@ class FiniteSteps:
         finally:
             self.guard.sampling_now = False
         self.guard.forget_logits()
-
-    def sample(self, *args: Any, **kwargs: Any) -> list[list[int]]:
-        """Samples for an evaluation, by a policy that has probabilities.
-
-        Raises:
-            NonFiniteError: it has none.
-        """
-        self._at_this_step()
-        self.guard.forget_logits()
-        self.guard.sampling_now = True
-        try:
-            found: list[list[int]] = super().sample(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            self.guard.sampling_now = False
-        self.guard.evaluated()
-        return found
 
     @contextmanager
     def rollouts_looked_at(self, inputs: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> Iterator[None]:
@@ -95,13 +81,18 @@ class FiniteSteps:
         self.guard.forget_logits()
         loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         self.guard.loss(loss.detach(), inputs)
-        self.guard.agree()  # before the gradients: DeepSpeed's backward already makes the update
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's; gradients are looked at before they are clipped."""
         loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         self._at_this_step()
-        if self.accelerator.sync_gradients:
-            self.guard.gradients(list(self.policy.named_parameters()))
+        if self.accelerator.sync_gradients and not updates_itself(self.accelerator):
+            self.look_at_gradients()
         return loss
+
+    def look_at_gradients(self) -> Mapping[str, Tensor]:
+        """What this rank has of them, shown to the guard; all ranks must call it."""
+        parts = gradients(self.policy)
+        self.guard.gradients(parts, lambda name: whole_gradient(self.policy, name))
+        return parts

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from dro_lab.errors import NonFiniteError
 from dro_lab.launch.group import Ranks
 from dro_lab.training.findings import DUMP, NAN_REWARDS, Finding, bad_rows, dump, listed, of_rank
-from dro_lab.training.weights import whole
 
 Action = Literal["stop", "skip"]
 """``stop`` ends the run at once; ``skip`` leaves the update out, goes on, and ends it where that happens in a row."""
@@ -109,18 +108,6 @@ class FiniteGuard:
         own = sorted({row % len(prompts) for row in rows})
         self.report("sampling: logits", own, {}, hopeless=len(own) == len(prompts))
 
-    def evaluated(self) -> None:
-        """Look at the logits of what was sampled for an evaluation; all ranks must call it.
-
-        Raises:
-            NonFiniteError: on all ranks: some were not finite, whatever ``action`` is; there is no update to leave out.
-        """
-        if self.bad_logits():
-            todo = "The policy has no probabilities: look at its weights and at algorithm.learning_rate"
-            source = "evaluation before this step: logits"
-            self._add(f"{source}: not a finite number", source, [], {}, ends=True, todo=todo)
-        self.agree()
-
     def refuse(self, error: NonFiniteError) -> None:
         """What a component refused, with step and dump; of several ranks each has its own rows to tell.
 
@@ -201,18 +188,20 @@ class FiniteGuard:
         source = "update: logits" if of_logits else "update: loss"
         self.report(source, of_logits, {**tensors, "loss": loss})
 
-    def gradients(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
+    def gradients(self, parts: Mapping[str, Tensor], all_of: Callable[[str], Tensor]) -> None:
         """Look at the gradients before they are clipped: clipping by a norm that is nan spreads it over all.
 
         All ranks must call it, whatever they found before: each looks at its own part of a split gradient.
+
+        Args:
+            parts: by name: what this rank has of each.
+            all_of: gives the whole of one; on all ranks, since it is a collective.
         """
-        having = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
-        bad = self.agree(_not_finite(having))
+        bad = self.agree(_not_finite(parts))
         if self.poisoned or not bad:
             return
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        tensors = {bad[0]: whole(having[bad[0]])}  # on all ranks, since it is a collective
-        self.report(f"update: gradient of {bad[0]}{more}", [], tensors, everywhere=True)
+        self.report(f"update: gradient of {bad[0]}{more}", [], {bad[0]: all_of(bad[0])}, everywhere=True)
 
     # ------------------------------------------------------------------------------------------------ what follows
 
@@ -348,10 +337,9 @@ MAY_BE_NAN = frozenset({"verifier_PG", "prefix_entropies_PGK", "sampling_per_tok
 """Where nan means that something could not be measured."""
 
 
-def _not_finite(gradients: Mapping[str, Tensor]) -> list[str]:
-    """The names of those that hold something not finite in what this rank has of them."""
-    own = [value.to_local() if hasattr(value, "to_local") else value for value in gradients.values()]  # FSDP2's
-    if not own:
+def _not_finite(parts: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that hold something not finite."""
+    if not parts:
         return []
-    bad = ~torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(own)]))
-    return [name for name, is_bad in zip(gradients, bad.tolist(), strict=True) if is_bad]
+    bad = ~torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(list(parts.values()))]))
+    return [name for name, is_bad in zip(parts, bad.tolist(), strict=True) if is_bad]

@@ -49,6 +49,33 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.data
 
 
+def gradients(policy: nn.Module) -> dict[str, Tensor]:
+    """What this process has of each gradient, by name; under ZeRO-3 there is something from backward to update."""
+    found = {}
+    for name, parameter in policy.named_parameters():
+        if hasattr(parameter, "ds_id"):
+            from deepspeed.utils import safe_get_local_grad
+
+            part = safe_get_local_grad(parameter) if parameter.requires_grad else None
+        else:
+            part = parameter.grad
+        if part is not None:
+            found[name] = part.to_local() if hasattr(part, "to_local") else part
+    return found
+
+
+def whole_gradient(policy: nn.Module, name: str) -> Tensor:
+    """All of one; a collective where it is split."""
+    parameter = policy.get_parameter(name)
+    if hasattr(parameter, "ds_id"):
+        from deepspeed.utils import safe_get_full_grad
+
+        found: Tensor = safe_get_full_grad(parameter)
+        return found
+    assert parameter.grad is not None
+    return whole(parameter.grad)
+
+
 def whole_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names, as the model with its adapter has them, and whole tensors, one after the other.
 
@@ -101,6 +128,8 @@ def plain_copy(
         device: where the copy goes.
         dtype: in which the policy computes; None: that of its weights.
     """
+    if device.type == "cpu":
+        device = torch.device("cpu")  # DeepSpeed's is cpu:0, to which torch copies a parameter anew, as a mere tensor
     with init_empty_weights(include_buffers=False):
         made = kind(copy.deepcopy(underlying(policy).config))
         if adapters := getattr(policy, "peft_config", None):

@@ -121,12 +121,27 @@ def nan_gradient_on_the_second(rank: int) -> None:
     from dro_lab.training.nonfinite import FiniteGuard
 
     def make(own: Any) -> Any:
-        def gradients(self: Any, named: Any) -> None:
-            gradient = next(parameter.grad for name, parameter in named if name.endswith("0.mlp.up_proj.weight"))
+        def gradients(self: Any, parts: Any, all_of: Any) -> None:
             if rank == 1 and self.step == 1:
-                gradient.to_local().fill_(torch.nan)
-            own(self, named)
+                next(part for name, part in parts.items() if name.endswith("0.mlp.up_proj.weight")).fill_(torch.nan)
+            own(self, parts, all_of)
 
         return gradients
 
     _until_the_next(FiniteGuard, "gradients", make)
+
+
+def nothing_to_learn_in_step_2(rank: int) -> None:
+    """Advantages of 0, so a gradient of 0."""
+    from dro_lab.pipeline import Pipeline
+
+    def make(own: Any) -> Any:
+        steps: list[int] = []
+
+        def advantages(*args: Any, **named: Any) -> Any:
+            steps.append(len(steps) + 1)
+            return own(*args, **named) * (0.0 if steps[-1] == 2 else 1.0)
+
+        return advantages
+
+    _until_the_next(Pipeline, "advantages", make)

@@ -68,7 +68,7 @@ def run_two(folder: Path, jobs: Sequence[Mapping[str, Any]], *, timeout: float) 
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         logs.append((folder / f"rank{rank}.txt").open("w"))
         line = [sys.executable, "-m", "tests.launch.worker", str(file)]
