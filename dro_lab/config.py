@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
@@ -18,10 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
-from dro_lab.evaluation.settings import EvaluationSettings, check_objective, evaluation_settings
 from dro_lab.resume import place
 from dro_lab.resume.settings import checkpoint_settings
 from dro_lab.sweep import config as sweep_config  # noqa: F401  (makes hydra/sweeper=dro_lab known)
+
+if TYPE_CHECKING:
+    from dro_lab.evaluation.settings import EvaluationSettings
 
 GROUPS = (
     "reward",
@@ -162,6 +164,8 @@ def check(cfg: DictConfig) -> None:
     _check_sampling(cfg)
     _check_shared(cfg)
     _check_scorer(cfg.scorer)
+    from dro_lab.evaluation.settings import check_objective, evaluation_settings  # `--help` needs none of it
+
     evaluation = evaluation_settings(_plain("evaluation", cfg.evaluation))
     check_objective(cfg.objective, steps=cfg.steps, settings=evaluation)
     checkpoint_settings(cfg.checkpoint)

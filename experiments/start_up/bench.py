@@ -39,6 +39,10 @@ if __name__ == "__main__":
 """The least that Hydra's own manual shows."""
 
 
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+"""Code that was run once is read back compiled, as anywhere else."""
+
+
 def spent(command: list[str], folder: Path) -> tuple[float, float]:
     """Wall and processor seconds of a command.
 
@@ -47,7 +51,7 @@ def spent(command: list[str], folder: Path) -> tuple[float, float]:
     """
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
-        command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
     )
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -74,13 +78,19 @@ def ratios(rounds: int) -> list[tuple[str, str, float, float, float]]:
     return rows
 
 
+def first_steps(runs: int) -> tuple[float, float]:
+    """Medians of `first_step`; one more run, which compiles and fills the disk's cache, is not counted."""
+    found = [first_step() for _ in range(runs + 1)][1:]
+    return statistics.median(begin for begin, _ in found), statistics.median(end for _, end in found)
+
+
 def first_step() -> tuple[float, float]:
     """Seconds from the command to the first training step's begin and to its end, of the laptop run as it comes."""
     with tempfile.TemporaryDirectory() as place:
         began = time.time()
         command = [sys.executable, "-m", "dro_lab.run", "steps=1", "report=false", "hydra.run.dir=run"]
         subprocess.run(
-            command, cwd=place, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)}
+            command, cwd=place, check=True, stdout=subprocess.DEVNULL, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
         )
         folder = Path(place) / "run"
         record = (folder / "config.yaml").stat().st_mtime - began  # the first thing that is written
@@ -92,20 +102,22 @@ def first_step() -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.start_up.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="runs of each command (one more is not counted)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--runs", type=int, default=3, help="laptop runs (one more is not counted)")
+    options = parser.parse_args()
+    rounds, runs = options.rounds, options.runs
     lines = ["| | clock | bare Hydra | dro_lab | ratio |", "|---|---|---|---|---|"]
     lines += [
         f"| `{flag}` | {clock} | {bare:.2f} s | {lab:.2f} s | {ratio:.2f} |"
         for flag, clock, bare, lab, ratio in ratios(rounds)
     ]
-    begins, ends = first_step()
+    begins, ends = first_steps(runs)
     state = git_state(ROOT)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     text = "\n".join(
         [
             "# Start-up",
             "",
-            f"`python -m experiments.start_up.bench --rounds {rounds}`; medians, interleaved; commit "
+            f"`python -m experiments.start_up.bench --rounds {rounds} --runs {runs}`; medians, interleaved; commit "
             f"{str(state['commit'])[:7]}; {os.cpu_count()} cores, load {load} at the end.",
             "",
             *lines,
