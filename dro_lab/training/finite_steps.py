@@ -39,6 +39,22 @@ class FiniteSteps:
             self.guard.sampling_now = False
         self.guard.forget_logits()
 
+    def sample(self, *args: Any, **kwargs: Any) -> list[list[int]]:
+        """Samples for an evaluation, by a policy that has probabilities.
+
+        Raises:
+            NonFiniteError: it has none.
+        """
+        self._at_this_step()
+        self.guard.forget_logits()
+        self.guard.sampling_now = True
+        try:
+            found: list[list[int]] = super().sample(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.guard.sampling_now = False
+        self.guard.evaluated()
+        return found
+
     @contextmanager
     def rollouts_looked_at(self, inputs: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> Iterator[None]:
         """Around the scoring of what was sampled: a component's refusal gets step and rows, and is dumped.
@@ -81,6 +97,7 @@ class FiniteSteps:
         self.guard.forget_logits()
         loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         self.guard.loss(loss.detach(), inputs)
+        self.guard.agree()  # before the gradients: DeepSpeed's backward already makes the update
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:

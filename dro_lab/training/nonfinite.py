@@ -108,6 +108,18 @@ class FiniteGuard:
         own = sorted({row % len(prompts) for row in rows})
         self.report("sampling: logits", own, {}, hopeless=len(own) == len(prompts))
 
+    def evaluated(self) -> None:
+        """Look at the logits of what was sampled for an evaluation; all ranks must call it.
+
+        Raises:
+            NonFiniteError: on all ranks: some were not finite, whatever ``action`` is; there is no update to leave out.
+        """
+        if self.bad_logits():
+            todo = "The policy has no probabilities: look at its weights and at algorithm.learning_rate"
+            source = "evaluation before this step: logits"
+            self._add(f"{source}: not a finite number", source, [], {}, ends=True, todo=todo)
+        self.agree()
+
     def refuse(self, error: NonFiniteError) -> None:
         """What a component refused, with step and dump; of several ranks each has its own rows to tell.
 
