@@ -16,11 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from dro_lab.resume.lock import LOCK, RunLock, take, written
+from dro_lab.resume.lock import GRID_LOCK, LOCK, RunLock, take, written
 from dro_lab.resume.settings import AUTO, FOR_NO_NUMBER, fingerprint
 
-GRID_LOCK = "grid.lock"
-"""In a grid's folder: the line in it is the grid's `grid_mark`."""
 DONE = ("finished", "stopped")
 """Statuses of a run that came to its end; a health monitor's stop is one."""
 

@@ -139,7 +139,8 @@ def forget() -> None:
 
 
 def _begin(folder: Path, cfg: DictConfig) -> tuple[RunLock, Taken]:
-    lock = _held.pop(folder.absolute(), None) or take(folder)
+    named = cfg.resume not in (AUTO, NEVER) and Path(cfg.resume).resolve() == folder.resolve()
+    lock = _held.pop(folder.absolute(), None) or take(folder, sure=named)
     if lock is None:
         raise UserError(
             f"hydra.run.dir={folder}: another process is writing this run. Wait for it, or give another folder."
