@@ -63,7 +63,7 @@ class FiniteSteps:
         """
         self.guard.sampling_now = False
         if rows := self.guard.bad_logits():
-            self.guard.sampling(rows, self._prompts(inputs))
+            self.guard.sampling(rows, self._prompts(inputs), completion_ids)
         self.guard.agree()
         self.guard.rollouts(self._prompts(inputs), completion_ids)
         try:

@@ -97,16 +97,18 @@ class FiniteGuard:
         self._prompts = list(prompt_ids)
         self._of_completion = {tuple(ids): name for ids, name in zip(completion_ids, prompt_ids, strict=True)}
 
-    def sampling(self, rows: Sequence[int], prompts: Sequence[str]) -> None:
+    def sampling(self, rows: Sequence[int], prompts: Sequence[str], completion_ids: Sequence[Sequence[int]]) -> None:
         """Logits were not finite while sampling: their rows got words at random.
 
         Args:
             rows: in the order of the forwards: behind the sampled batch it may have been read again.
             prompts: of the batch, by row.
+            completion_ids: what was sampled, by row.
         """
         self._prompts = list(prompts)
         own = sorted({row % len(prompts) for row in rows})
-        self.report("sampling: logits", own, {}, hopeless=len(own) == len(prompts))
+        sampled = {f"completion_ids_of_row_{row}": torch.tensor(completion_ids[row]) for row in own}
+        self.report("sampling: logits", own, sampled, hopeless=len(own) == len(prompts))
 
     def evaluated(self) -> None:
         """Look at the logits of what was sampled for an evaluation; all ranks must call it.

@@ -377,10 +377,12 @@ def test_ranks_tell_their_own_rows_of_what_a_component_refused(tmp_path: Path) -
 def test_a_rank_of_which_nothing_is_left_ends_the_run_only_with_the_others(tmp_path: Path) -> None:
     def sample(guard: FiniteGuard) -> None:
         if guard.ranks.index or everywhere:
-            guard.sampling([0, 1], ["a", "b"])
+            guard.sampling([0, 1], ["a", "b"], [[3], [4, 5]])
         guard.agree()
 
     everywhere = False
     assert [error for error, *_ in together(tmp_path, "skip", sample)] == ["", ""]
     everywhere = True
     assert all("step 1, rank 0: sampling: logits" in error for error, *_ in together(tmp_path, "skip", sample))
+    with safe_open(tmp_path / DUMP, "pt") as dump:
+        assert dump.get_tensor("completion_ids_of_row_1").tolist() == [4, 5]
