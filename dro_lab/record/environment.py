@@ -88,6 +88,12 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
         name = _module(Path(sys.argv[0]))
     if name == "dro_lab.run" and world().size > 1:
         name = "dro_lab.launch"
+    if name is not None and name.startswith(
+        "submitit."
+    ):  # its own arguments are a pickle: the job's overrides repeat it
+        from hydra.core.hydra_config import HydraConfig
+
+        return shlex.join(["python", "-m", "dro_lab.run", *HydraConfig.get().overrides.task])
     head = ["python", "-m", name] if name is not None else ["python", sys.argv[0]]
     return shlex.join([*head, *sys.argv[1:]])
 

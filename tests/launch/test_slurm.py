@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,6 @@ def test_a_grid_by_submitit_runs_its_jobs_in_one_folder_and_says_why_one_fails(
     (folder,) = (tmp_path / "outputs").glob("*/*_multirun*")
     (summary,) = folder.glob("*/summary.json")
     assert json.loads(summary.read_text())["status"] == "finished"
+    command = json.loads((summary.parent / "env.json").read_text())["command"]
+    assert command.startswith("python -m dro_lab.run ")
+    assert "evaluation.split=validation" in shlex.split(command), "the job alone, as it can be typed"
