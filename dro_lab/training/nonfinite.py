@@ -265,7 +265,7 @@ class FiniteGuard:
         of = f" (prompt {listed(names)})" if names else ""
         self.found += file == DUMP
         path = self.folder / of_rank(file, 0 if everywhere else self.ranks.index)
-        first = file != DUMP or self.found == 1
+        first = bool(tensors) and (file != DUMP or self.found == 1)
         if first:
             by_another = everywhere and self.ranks.index
             fault = "" if by_another else dump(path, source, self.step + 1, rows, names, tensors)

@@ -186,6 +186,7 @@ def test_a_policy_without_probabilities_is_not_evaluated(tmp_path: Path, greedy:
         trainer.policy.model.norm.weight[3] = INF
     with pytest.raises(NonFiniteError, match=r"^step 1: evaluation before this step: logits: .*look at its weights"):
         trainer.sample(prompts, 2, batch_size=4, seed=1, greedy=greedy)
+    assert not (tmp_path / DUMP).exists(), "there is nothing to look at"
 
 
 def test_what_scoring_measured_is_looked_at(tmp_path: Path) -> None:
