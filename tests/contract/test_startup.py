@@ -38,3 +38,18 @@ def test_collecting_goes_on_whatever_happens() -> None:
         fails()
     assert inside == [False]
     assert gc.isenabled()
+
+
+@pytest.mark.long
+def test_a_run_leaves_mlflow_to_its_tracker_unless_trl_is_to_write_there() -> None:
+    code = (
+        "import gc, os, sys\nfrom dro_lab.loading import load_lab\n"
+        "lab = load_lab('none')\n"
+        "assert 'mlflow' not in sys.modules and lab.__name__ == 'dro_lab.lab'\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000\n"
+        "assert 'DISABLE_MLFLOW_INTEGRATION' not in os.environ\n"
+        "load_lab(['mlflow'])\nfrom trl.extras import profiling\n"
+        "assert profiling.mlflow is sys.modules['mlflow']\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
