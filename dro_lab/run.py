@@ -63,8 +63,7 @@ def main() -> None:
                 job()
         finally:
             sys.argv = given
-        if (ended := end_grid()) is not None:
-            _grids.add(ended)
+        _grids.update(folder for folder in (end_grid(), _own_grid(given)) if folder is not None)
         for folder in _grids:
             say_what_next(folder)
     except KeyboardInterrupt:
@@ -81,6 +80,12 @@ def main() -> None:
             sys.exit(FAILED)
         _forget_grid(error.__traceback__)
         _refuse(message)
+
+
+def _own_grid(given: list[str]) -> Path | None:
+    """The folder that the user chose for a grid, whose jobs may have run in other processes."""
+    own = [argument.partition("=")[2] for argument in given if argument.startswith("hydra.sweep.dir=")]
+    return Path(own[-1]) if own and "${" not in own[-1] and {"--multirun", "-m"} & set(given) else None
 
 
 def _process_name() -> str:

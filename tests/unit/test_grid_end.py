@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dro_lab import run as run_module
 from dro_lab.grid_end import say_what_next
 from tests.cli_fixture import run_main, save_policy, small_run
 
@@ -43,3 +44,18 @@ def test_the_command_ends_with_it_and_prints_no_warning(tmp_path: Path, monkeypa
     assert "grid     2 runs in outputs/" in ended.out
     assert ended.out.rstrip().splitlines()[-1].startswith("compare  python -m dro_lab.report outputs/")
     assert "Warning" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        (["--multirun", "hydra.sweep.dir=a", "seed=1,2", "hydra.sweep.dir=mine"], Path("mine")),
+        (["-m", "hydra.sweep.dir=mine"], Path("mine")),
+        (["hydra.sweep.dir=mine"], None),
+        (["--multirun", "seed=1,2"], None),
+        (["--multirun", "hydra.sweep.dir=${outputs}/mine"], None),
+    ],
+)
+def test_a_folder_of_the_users_own_is_known_whatever_the_launcher(given: list[str], folder: Path | None) -> None:
+    """Its jobs may run in other processes, which leave no word here."""
+    assert run_module._own_grid(given) == folder
