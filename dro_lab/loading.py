@@ -62,6 +62,6 @@ def _mlflow_hidden() -> Iterator[None]:
 def _give_trl_mlflow() -> None:
     """What TRL's import of MLflow would have left behind, for a run that writes there by TRL too."""
     import mlflow
-    from trl.extras import profiling
 
-    vars(profiling)["mlflow"] = mlflow
+    if (profiling := sys.modules.get("trl.extras.profiling")) is not None:
+        vars(profiling)["mlflow"] = mlflow
