@@ -7,6 +7,8 @@ import gc
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import tried
+
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")  # whether a property holds does not depend on how busy the machine is
 
@@ -16,6 +18,9 @@ LONG = ("invariants", "notebooks", "browser", "faults", "configs")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: half a minute; runs with `-m long` alone (make test-long)")
+    config.addinivalue_line(
+        "markers", "tried(what, count=1): each case tries kills, faults or bad inputs (tests/tried.py)"
+    )
     """xdist would hand out the files with the most tests first, and end on those of a few whole runs."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
@@ -26,6 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "long" not in (config.option.markexpr or ""):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+    tried.note(items)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path.parent.name not in LONG, item.path not in slow))
 
@@ -42,3 +48,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, text in report.user_properties:
             if name == "printed" and report.when == "call":
                 terminalreporter.write_line(str(text))
+    reports = terminalreporter.getreports
+    if line := tried.line(reports("passed"), [*reports("failed"), *reports("error")]):
+        terminalreporter.write_line(line)

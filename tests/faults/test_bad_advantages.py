@@ -78,6 +78,7 @@ def write(own_folder: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.tried("bad inputs")
 def test_a_bad_estimator_is_refused(name: str, policy: Path, tmp_path: Path, write) -> None:
     write()
     overrides, expected = REFUSED[name]
@@ -120,6 +121,7 @@ VALUES, MASK = torch.zeros(2, 3, 8), torch.ones(2, 3, 8, dtype=torch.bool)
         (VALUES - torch.inf, MASK, "process_PGC is nan or infinite where"),
     ],
 )
+@pytest.mark.tried("bad inputs")
 def test_process_rewards_of_the_wrong_kind_are_told_so(process, mask, found) -> None:
     rewards = Rewards(outcome_PG=torch.zeros(2, 3), process_PGC=process, process_mask_PGC=mask)
     with pytest.raises(UserError, match=f"reward=mine: {found}"):

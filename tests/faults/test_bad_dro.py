@@ -302,6 +302,7 @@ def test_there_are_at_least_sixty() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.tried("bad inputs")
 def test_bad_input_to_a_part_of_dro_is_refused(name: str, policy: Path, tmp_path: Path) -> None:
     overrides, expected = CASES[name]
     ended = run_main(small_run(policy, overrides))

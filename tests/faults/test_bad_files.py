@@ -38,6 +38,7 @@ FILES: dict[str, tuple[bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.tried("bad inputs")
 def test_a_bad_data_file_is_refused(name: str, policy: Path, tmp_path: Path) -> None:
     content, expected = FILES[name]
     (tmp_path / "d.jsonl").write_bytes(content)
@@ -72,6 +73,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.tried("bad inputs")
 def test_a_bad_checkpoint_is_refused(name: str, policy: Path, tmp_path: Path) -> None:
     damage, expected = CHECKPOINTS[name]
     folder = tmp_path / "checkpoint"
@@ -95,6 +97,7 @@ DATABASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", DATABASES)
+@pytest.mark.tried("bad inputs")
 def test_a_bad_tracking_database_is_refused(name: str, policy: Path, tmp_path: Path) -> None:
     make, expected = DATABASES[name]
     make(tmp_path / "own.db")

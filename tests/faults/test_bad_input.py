@@ -134,6 +134,7 @@ OVERRIDES: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
+@pytest.mark.tried("bad inputs")
 def test_a_bad_override_is_refused(name: str, policy: Path, tmp_path: Path) -> None:
     overrides, expected = OVERRIDES[name]
     assert_refused(run_main(small_run(policy, overrides)), tmp_path, expected)
@@ -158,6 +159,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("name", PLACES)
+@pytest.mark.tried("bad inputs")
 def test_a_place_that_cannot_be_written_is_refused(name: str, policy: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     overrides, expected = PLACES[name]
@@ -192,6 +194,7 @@ REWARDS = {
 
 
 @pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.tried("bad inputs")
 def test_a_reward_that_returns_something_else_is_refused(
     name: str, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

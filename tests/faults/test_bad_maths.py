@@ -42,6 +42,7 @@ def write(path, rows):
         ({"problem": None, "question": 5, "answer": "5"}, "question is int, must be a string"),
     ],
 )
+@pytest.mark.tried("bad inputs")
 def test_a_row_without_a_final_answer_or_problem_is_refused_with_file_and_line(tmp_path, row, reason):
     task = maths.load(name="gsm8k", source=str(write(tmp_path / "train.jsonl", [GOOD, row])))
     (refused,) = task.refused
@@ -76,6 +77,7 @@ def test_one_id_on_two_problems_is_an_error_within_and_across_splits(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["box", "", "ANS and ANS", None, 5, "the answer"])
+@pytest.mark.tried("bad inputs")
 def test_an_unknown_template_names_the_key_and_the_choices(tmp_path, value):
     file = write(tmp_path / "train.jsonl", [GOOD])
     with pytest.raises(UserError, match=r"dataset\.answer_template=.*boxed .*hash .*plain .*ANS exactly once.*Next"):
@@ -97,6 +99,7 @@ def test_an_unknown_template_names_the_key_and_the_choices(tmp_path, value):
         ({"source": "nowhere.jsonl"}, r"dataset\.source=nowhere\.jsonl"),
     ],
 )
+@pytest.mark.tried("bad inputs")
 def test_a_key_out_of_range_is_named(tmp_path, keys, wanted):
     file = write(tmp_path / "train.jsonl", [GOOD])
     with pytest.raises(UserError, match=wanted):
@@ -118,6 +121,7 @@ def test_a_key_out_of_range_is_named(tmp_path, keys, wanted):
         ({"train": {"repo": "a/b", "config": [1]}}, r"dataset\.hub\.train\.config=\[1\]"),
     ],
 )
+@pytest.mark.tried("bad inputs")
 def test_a_wrong_hub_entry_is_named(hub, wanted):
     with pytest.raises(UserError, match=wanted):
         maths.load(name="math", source="hub", hub=hub)

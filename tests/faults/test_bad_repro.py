@@ -71,6 +71,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.tried("bad inputs")
 def test_bad_input_to_repro_is_refused(name: str, policy: Path, tmp_path: Path) -> None:
     overrides, expected = CASES[name]
     ended = run_main(small_run(policy, overrides))

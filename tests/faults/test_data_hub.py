@@ -90,6 +90,7 @@ def test_finqas_parquet_layout_keeps_the_hubs_splits(tmp_path):
     ("arguments", "wanted"),
     [({}, "Config name is missing"), ({"files": "nope.jsonl"}, "nope.jsonl"), ({"config": "nope"}, "nope")],
 )
+@pytest.mark.tried("bad inputs")
 def test_what_the_library_cannot_load_is_one_clear_message(pararev_repo, arguments, wanted):
     with pytest.raises(UserError) as caught:
         pararev.load(source="hub", repo=str(pararev_repo), **arguments)
@@ -124,6 +125,7 @@ def test_a_revision_is_resolved_to_the_commit_that_is_read(pararev_repo, monkeyp
 
 
 @pytest.mark.parametrize("error", ["RepositoryNotFoundError", "RevisionNotFoundError"])
+@pytest.mark.tried("bad inputs")
 def test_an_unknown_repository_or_revision_is_named(error, monkeypatch):
     import huggingface_hub
     from huggingface_hub import errors

@@ -259,6 +259,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
+@pytest.mark.tried("bad inputs")
 def test_a_bad_file_is_one_clear_message(case, tmp_path):
     loader, name, content, arguments, wanted = FILES[case]
     (tmp_path / name).write_bytes(content)
@@ -286,6 +287,7 @@ def test_a_bad_file_is_one_clear_message(case, tmp_path):
         (finqa, "test.json", ["test.json does not exist"]),
     ],
 )
+@pytest.mark.tried("bad inputs")
 def test_a_source_that_is_not_there_is_one_clear_message(loader, source, wanted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
@@ -307,6 +309,7 @@ def test_a_source_that_is_not_there_is_one_clear_message(loader, source, wanted,
         (finqa, ["x_dev.json", "y_dev.json"], ["x_dev.json and y_dev.json both look like the validation split"]),
     ],
 )
+@pytest.mark.tried("bad inputs")
 def test_a_folder_without_the_expected_files_is_one_clear_message(loader, names, wanted, tmp_path):
     for name in names:
         (tmp_path / name).write_text(json.dumps([FINQA]))
@@ -355,6 +358,7 @@ def test_the_twin_refuses_an_instruction():
         ({"style_balance": True}, ["dataset.twin.style_balance=True", "a number"]),
     ],
 )
+@pytest.mark.tried("bad inputs")
 def test_a_bad_knob_of_the_twin_is_one_clear_message(twin, wanted):
     with pytest.raises(UserError) as caught:
         pararev.load(twin=twin)

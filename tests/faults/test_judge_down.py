@@ -61,6 +61,7 @@ def test_a_query_without_checks_is_not_unjudged() -> None:
 
 
 @pytest.mark.parametrize("value", ["accept", None, True])
+@pytest.mark.tried("bad inputs")
 def test_other_values_are_refused(value: object) -> None:
     with pytest.raises(UserError, match=r"gating.on_unknown=.*reject"):
         check_rules(mu=1, rho=0.25, nu=0.6, on_reject="drop", patience=5, on_unknown=value)  # type: ignore[arg-type]
@@ -69,6 +70,7 @@ def test_other_values_are_refused(value: object) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("openai_key")
 @pytest.mark.parametrize(("on_unknown", "rejected"), [("reject", 1.0), ("pass", 0.0)])
+@pytest.mark.tried("faults")
 def test_a_run_goes_on_without_its_judge(policy: Path, own_folder: Path, on_unknown: str, rejected: float) -> None:
     """The endpoint is there when the run begins, and hangs up on every question."""
     with ScriptedServer(lambda request: Reply(break_after=0)) as server:

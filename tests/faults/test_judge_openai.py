@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("openai_key")
 
 
 @pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.tried("faults")
 def test_a_fault_is_asked_again_and_nothing_is_lost(name):
     fault, kind = FAULTS[name]
     with ScriptedServer([fault, fault, YES_REPLY]) as server:
@@ -38,6 +39,7 @@ def test_a_fault_is_asked_again_and_nothing_is_lost(name):
 
 
 @pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.tried("faults")
 def test_a_fault_that_stays_makes_this_verdict_unknown_and_no_other(name):
     fault, kind = FAULTS[name]
     with ScriptedServer(lambda request: fault if answer_of(request) == "bad" else by_answer(request)) as server:
@@ -49,6 +51,7 @@ def test_a_fault_that_stays_makes_this_verdict_unknown_and_no_other(name):
     assert metrics[f"failures/{kind}"] == 3
 
 
+@pytest.mark.tried("faults")
 def test_a_server_that_hangs_is_given_up_and_the_call_returns():
     def script(request):
         return Reply(delay=60) if answer_of(request) == "slow" else by_answer(request)

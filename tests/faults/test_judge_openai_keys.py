@@ -63,6 +63,7 @@ def test_an_endpoint_that_wants_no_key_gets_none(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [None, "", "   ", "sk two words", "ключ"])
+@pytest.mark.tried("bad inputs")
 def test_without_a_key_nothing_begins(monkeypatch, value):
     monkeypatch.delenv("OPENAI_API_KEY")
     if value is not None:
@@ -152,6 +153,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("values", "words"), BAD, ids=[words[:40] for _, words in BAD])
+@pytest.mark.tried("bad inputs")
 def test_bad_values_are_refused_before_anything_is_sent(values, words):
     text = refused(**values)
     assert words in text
@@ -162,6 +164,7 @@ def test_bad_values_are_refused_before_anything_is_sent(values, words):
     "override",
     [f"judge.api_key={KEY}", f"+judge.api_key={KEY}", f"++judge.options.api_key={KEY}", f"judge={{api_key: {KEY}}}"],
 )
+@pytest.mark.tried("bad inputs")
 def test_a_key_on_the_command_line_reaches_no_file_and_no_message(tmp_path, monkeypatch, override):
     monkeypatch.chdir(tmp_path)
     ended = run_main(["judge=openai", override, "hydra.run.dir=run"])

@@ -78,6 +78,7 @@ def test_another_model_template_content_or_option_is_asked_anew(tmp_path):
         b"[" * 100_000,
     ],
 )
+@pytest.mark.tried("faults")
 def test_a_damaged_line_is_skipped_and_counted(tmp_path, damage):
     with ScriptedServer(by_answer) as server:
         judge(server, cache_dir=str(tmp_path)).verdicts(questions("y"))

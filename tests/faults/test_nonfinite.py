@@ -105,6 +105,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.tried("faults")
 def test_stop_names_step_place_and_rows_and_changes_no_weight(tmp_path: Path, place: str) -> None:
     trainer, _ = built(tmp_path, place, "stop")
     before: dict[str, torch.Tensor] = {}
@@ -133,6 +134,7 @@ def test_stop_names_step_place_and_rows_and_changes_no_weight(tmp_path: Path, pl
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.tried("faults")
 def test_skip_leaves_the_update_out_and_goes_on(tmp_path: Path, place: str) -> None:
     trainer, said = built(tmp_path, place, "skip")
     at: list[dict[str, torch.Tensor]] = []

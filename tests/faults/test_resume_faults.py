@@ -90,6 +90,7 @@ def shorter(folder: Path) -> None:
         (shorter, "metrics.jsonl is shorter than it was"),
     ],
 )
+@pytest.mark.tried("faults")
 def test_damage_is_seen(cut: Path, damage: Any, said: str) -> None:
     folder = stopping.copied(cut, cut.with_name(f"seen_{damage.__name__}"))
     there = checkpoint.Checkpoints(folder)
@@ -115,6 +116,7 @@ def test_nothing_that_could_hold_code_is_in_a_checkpoint(cut: Path) -> None:
             torch.load(cut / "checkpoints/step-000006" / name, weights_only=True)
 
 
+@pytest.mark.tried("faults")
 def test_a_truncated_checkpoint_is_named_and_passed_over(policy: Path, whole: dict[str, Any], cut: Path) -> None:
     folder = stopping.copied(cut, cut.with_name("truncated"))
     truncate(folder / "checkpoints/step-000006")
@@ -217,6 +219,7 @@ def small_disk(place: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.tried("faults")
 def test_a_full_disk_stops_with_one_message_and_spares_the_last_checkpoint(
     policy: Path, small_disk: Path, whole: dict[str, Any], cut: Path
 ) -> None:

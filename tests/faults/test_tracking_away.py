@@ -82,6 +82,7 @@ def synced(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ended:
 # ------------------------------------------------------------------------------------------------ at the start
 
 
+@pytest.mark.tried("faults")
 def test_a_server_that_takes_connections_and_never_answers_is_refused_soon(
     black_hole: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_run_without_its_server_does_not_begin(policy: Path, own_folder: Path)
 
 
 @pytest.mark.parametrize("value", ["maybe", 1, None])
+@pytest.mark.tried("bad inputs")
 def test_offline_is_true_or_false(tmp_path: Path, value: Any) -> None:
     with pytest.raises(UserError, match=r"tracking.offline=.*: must be true or false"):
         MlflowTracker(folder=str(tmp_path), offline=value)
@@ -188,6 +190,7 @@ def test_an_offline_run_is_uploaded_whole_and_once(
 
 
 @pytest.mark.slow
+@pytest.mark.tried("faults")
 def test_an_upload_that_was_cut_short_goes_on(
     offline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +306,7 @@ def test_a_store_that_goes_away_between_the_jobs_of_a_grid_stops_none_of_them(
 
 
 @pytest.mark.slow
+@pytest.mark.tried("faults")
 def test_a_store_that_comes_back_before_the_end_gets_all_of_it(
     policy: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +354,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "words"), BAD, ids=[words for _, words in BAD])
+@pytest.mark.tried("bad inputs")
 def test_bad_input_is_one_message(
     own_folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
@@ -373,6 +378,7 @@ def test_bad_input_is_one_message(
         "http://a:b@c@pass-word-1/",
     ],
 )
+@pytest.mark.tried("bad inputs")
 def test_a_password_in_the_address_is_refused_and_not_shown(policy: Path, own_folder: Path, uri: str) -> None:
     with pytest.raises(UserError, match=r"tracking.uri: must not hold a user or a password") as caught:
         MlflowTracker(uri=uri)

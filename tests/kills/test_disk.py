@@ -22,6 +22,7 @@ from tests.resume_fixture import refused, stopped_at
 
 
 @pytest.mark.parametrize("what", ["a checkpoint", "a line", "a table", "the policy", "a device that is gone"])
+@pytest.mark.tried("faults")
 def test_a_disk_that_takes_no_more(policy: Path, place: Path, whole: dict[str, Any], what: str) -> None:
     """Whoever meets it, with the errors that the libraries raise: torch's and safetensors' have no number."""
     folder = f"full_{what.split()[-1]}"
@@ -72,6 +73,7 @@ def read_only(folder: Path) -> Iterator[None]:
                 path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+@pytest.mark.tried("faults")
 def test_a_folder_that_becomes_read_only(
     policy: Path, place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_job_that_failed_is_run_again_beside_its_record(policy: Path) -> None:
     assert len(grids()) == 1
 
 
+@pytest.mark.tried("kills")
 @pytest.mark.timeout(600)
 def test_a_grid_of_several_processes_goes_on_too(policy: Path) -> None:
     """kill -9 of the command while its second job trains under joblib; typed again, the first stays."""

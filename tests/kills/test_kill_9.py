@@ -80,6 +80,7 @@ def aimed(run: Watched, aim: str, chance: random.Random) -> bool:
     return run.until(run.writes_checkpoint) and not time.sleep(chance.uniform(0, 0.01))
 
 
+@pytest.mark.tried("kills", len(AIMS))
 @pytest.mark.timeout(1500)
 def test_six_kills(
     policy: Path, place: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
@@ -105,6 +106,7 @@ def test_six_kills(
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "resume   killed: goes on from step" in ended.stdout
     assert len(kills) == 6
+    assert resumed == 5, "each but the first went on where the one before it was killed"
     first, second = stopping.facts(place / "long"), stopping.facts(folder)
     assert stopping.differing(first, second) == []
     client = MlflowClient(f"sqlite:///{place}/outputs/mlflow.db")

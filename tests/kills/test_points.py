@@ -102,9 +102,17 @@ POINTS: dict[str, tuple[Callable[[], Any], int | None]] = {
     "while the record's tables are merged": (lambda: stopped_at(ParquetParts, "close", nth=2), 6),
 }  # fmt: skip
 """The point, and the step of the checkpoint that the run then goes on from."""
+SEVERAL = (
+    "before the first step",
+    "between a part of the rollouts and its name",
+    "in the middle of a line of metrics",
+    "while sampling",
+    "at the final save",
+)
 
 
 @pytest.mark.parametrize("point", POINTS)
+@pytest.mark.tried("faults")
 def test_a_run_that_is_killed_goes_on(policy: Path, place: Path, whole: dict[str, Any], point: str) -> None:
     fault, step = POINTS[point]
     folder = f"point_{list(POINTS).index(point):02d}"
@@ -116,16 +124,10 @@ def test_a_run_that_is_killed_goes_on(policy: Path, place: Path, whole: dict[str
     assert stopping.differing(whole, stopping.facts(place / folder)) == []
 
 
+@pytest.mark.tried("faults", len(SEVERAL))
 def test_several_faults_in_one_run(policy: Path, place: Path, whole: dict[str, Any]) -> None:
     """Killed before its first checkpoint, in each stretch between two, and in one of them twice."""
-    names = [
-        "before the first step",
-        "between a part of the rollouts and its name",
-        "in the middle of a line of metrics",
-        "while sampling",
-        "at the final save",
-    ]
-    for name in names:
+    for name in SEVERAL:
         if name.startswith("between"):
             stopping.kill(policy, "several", stopped_at(RunObserver, "on_step_end", when=at_step(3)))
         else:
@@ -134,6 +136,5 @@ def test_several_faults_in_one_run(policy: Path, place: Path, whole: dict[str, A
     assert stopping.differing(whole, stopping.facts(place / "several")) == []
 
 
-def test_what_was_tried(record_property: Callable[[str, object], None]) -> None:
+def test_there_are_at_least_fourteen_points() -> None:
     assert len(POINTS) >= 14
-    record_property("printed", f"faults: {len(POINTS)} points of a run, killed at each and once at five, nothing lost")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,9 @@ def together(policy: Path, place: Path) -> dict[str, Any]:
     return stopping.facts(place / "both_whole")
 
 
+@pytest.mark.tried("kills")
 @pytest.mark.timeout(1200)
-def test_both_go_on(
-    policy: Path, place: Path, together: dict[str, Any], record_property: Callable[[str, object], None]
-) -> None:
+def test_both_go_on(policy: Path, place: Path, together: dict[str, Any]) -> None:
     run = launch(policy, place, "both", "killed")
     rows(run, place / "both/metrics.jsonl", 5)
     processes = [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]
@@ -106,6 +105,7 @@ def test_both_go_on(
     assert stopping.differing(together, stopping.facts(place / "both")) == []
 
 
+@pytest.mark.tried("faults")
 @pytest.mark.timeout(1200)
 def test_ctrl_c_saves_and_says_how_both_go_on(policy: Path, place: Path, together: dict[str, Any]) -> None:
     """As a terminal does: the command that was typed gets the signal, its processes have a session of their own."""

@@ -69,6 +69,7 @@ def test_there_were_two_processes_with_a_half_each(runs: Path, name: str) -> Non
 @pytest.mark.parametrize(
     ("whole", "cut", "on", "step"), [("whole", "cut", "cut_on", 4), ("adapter", "adapter_cut", "adapter_on", 6)]
 )
+@pytest.mark.tried("faults")
 def test_the_numbers_are_those_of_a_run_that_nothing_stopped(
     runs: Path, whole: str, cut: str, on: str, step: int, record_property: Callable[[str, object], None]
 ) -> None:

@@ -151,6 +151,7 @@ OVERRIDES = [
 
 @pytest.mark.parametrize("grid", [False, True], ids=["run", "multirun"])
 @pytest.mark.parametrize("override", OVERRIDES)
+@pytest.mark.tried("bad inputs")
 def test_a_key_on_the_command_line_is_refused_before_anything_is_written(
     tmp_path: Path, override: str, grid: bool
 ) -> None:
@@ -189,6 +190,7 @@ def files() -> Iterator[Path]:
 
 @pytest.mark.parametrize("grid", [False, True], ids=["run", "multirun"])
 @pytest.mark.parametrize(("text", "said"), FILES, ids=[said for _, said in FILES])
+@pytest.mark.tried("bad inputs")
 def test_a_key_in_a_file_of_the_users_is_not_copied(
     tmp_path: Path, files: Path, text: str, said: str, grid: bool
 ) -> None:
@@ -200,6 +202,7 @@ def test_a_key_in_a_file_of_the_users_is_not_copied(
 
 
 @pytest.mark.parametrize("module", ["data", "probe", "rubrics", "prefilter", "judge_audit", "plan", "sync"])
+@pytest.mark.tried("bad inputs")
 def test_every_command_refuses_a_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
