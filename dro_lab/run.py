@@ -26,7 +26,7 @@ from dro_lab.errors import UserError
 from dro_lab.explain import HELP, explain
 from dro_lab.grid_end import say_what_next
 from dro_lab.judges.keys import refuse_keys
-from dro_lab.launch.world import check_launch, saves, silent_rank, world
+from dro_lab.launch.world import check_launch, silent_rank, world
 from dro_lab.loading import load_lab
 from dro_lab.resume.grid import GRID_LOCK, recorded_objective
 from dro_lab.resume.place import Taken, end_grid, forget, taken
@@ -143,7 +143,7 @@ def _job(cfg: DictConfig) -> float:
         from dro_lab.sweep.claim import claimed
 
         # a sweep queues its killed trials anew: they are short, and its own ledger says which of them live
-        settings = checkpoint_settings(cfg.checkpoint) if saves(cfg) and not searched else None
+        settings = None if searched else checkpoint_settings(cfg.checkpoint)
         with claimed(folder, trial) if searched else nullcontext():
             objective = lab.run(cfg, names, folder, trial, settings=settings, goes_on=found is Taken.GOES_ON).objective
         trial.end()

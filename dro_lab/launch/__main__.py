@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from dro_lab.commands import checked, command
 from dro_lab.errors import UserError
-from dro_lab.launch.world import CONF, NONE
+from dro_lab.launch.world import CONF, NONE, check_engine
 
 USAGE = """\
 usage: python -m dro_lab.launch [--print] launch=ddp|fsdp|zero3 [launch.num_processes=8] [KEY=VALUE ...]
@@ -51,6 +51,8 @@ def _launch(given: list[str]) -> int | None:
             "python -m dro_lab.run --multirun launch=single ... (hydra/launcher=slurm on a cluster)"
         )
     line = launch_command(overrides)
+    if "--print" not in given:
+        check_engine(checked(overrides).launch)
     print(shlex.join(line), flush=True)
     if "--print" in given:
         return None

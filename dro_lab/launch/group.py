@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -56,6 +57,7 @@ def join(*, cpu: bool) -> None:
     """Form the group, as the trainer would do later."""
     from accelerate.state import PartialState
 
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # of names that DeepSpeed calls
     PartialState(cpu=cpu)
 
 

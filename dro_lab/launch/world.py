@@ -8,6 +8,7 @@ Nothing heavy is imported here.
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -63,11 +64,6 @@ def splits_weights(cfg: DictConfig) -> bool:
     return (cfg.get("launch") or {}).get("distributed_type") in SPLIT
 
 
-def saves(cfg: DictConfig) -> bool:
-    """Whether a run of this engine writes checkpoints: DeepSpeed's own are pickles, which are not loaded."""
-    return (cfg.get("launch") or {}).get("distributed_type") != DEEPSPEED
-
-
 def check_launch(cfg: DictConfig, name: str, *, environ: Mapping[str, str] = os.environ) -> None:
     """Check that the processes that run are those that ``launch=`` announces.
 
@@ -110,6 +106,25 @@ def check_launch(cfg: DictConfig, name: str, *, environ: Mapping[str, str] = os.
         raise UserError(
             f"steps=0 with launch={name}: weights are split for training alone; evaluate with launch=single or ddp"
         )
+    check_engine(cfg.launch)
+
+
+def check_engine(launch: Mapping[str, Any]) -> None:
+    """Check that the engine is installed, and used as the lab knows it.
+
+    Raises:
+        UserError: DeepSpeed is not installed, or another stage of it is asked for.
+    """
+    if launch["distributed_type"] != DEEPSPEED:
+        return
+    stage = (launch.get("deepspeed_config") or {}).get("zero_stage")
+    if stage != 3:
+        raise UserError(
+            f"launch.deepspeed_config.zero_stage={stage}: must be 3, which splits weights, gradients and the "
+            "optimizer's state; launch=ddp splits none of them"
+        )
+    if importlib.util.find_spec("deepspeed") is None:
+        raise UserError("launch=zero3: DeepSpeed is not installed; `pip install deepspeed`, or take launch=fsdp")
 
 
 def check_wrapped(trainer: Any, cfg: DictConfig, name: str) -> None:

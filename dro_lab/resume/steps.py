@@ -19,7 +19,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from dro_lab.record.writer import RunRecord
 from dro_lab.resume.checkpoint import Checkpoints, link_folder, write_state
 from dro_lab.resume.interrupt import Interrupt
-from dro_lab.resume.split import load_optimizer, load_weights, save_optimizer, save_weights
+from dro_lab.resume.split import (
+    SCHEDULER,
+    load_optimizer,
+    load_weights,
+    load_zero,
+    save_optimizer,
+    save_weights,
+    save_zero,
+)
 
 LAGGED = "lagged.safetensors"
 BEST = "best"
@@ -45,7 +53,9 @@ class ResumableSteps:
     policy: Any
     optimizer: Any
     lr_scheduler: Any
+    model_wrapped: Any
     is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the lab keeps its own record."""
@@ -73,30 +83,47 @@ class ResumableSteps:
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Transformers'; split weights in a form of our own."""
-        if not self.is_fsdp_enabled:
-            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
-            return
         folder = Path(output_dir or self.args.output_dir)
-        save_weights(self.policy, folder, writes=self.accelerator.is_main_process)
+        if self.is_fsdp_enabled:
+            save_weights(self.policy, folder, writes=self.accelerator.is_main_process)
+        elif self.is_deepspeed_enabled:
+            save_zero(self.model_wrapped, folder, rank=self.accelerator.process_index)
+        else:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.is_fsdp_enabled:
+        first, folder = self.accelerator.is_main_process, Path(output_dir)
+        if self.is_fsdp_enabled:
+            save_optimizer(self.policy, self.optimizer, folder, writes=first)
+        elif not self.is_deepspeed_enabled:
             super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
             return
-        first = self.accelerator.is_main_process
-        save_optimizer(self.policy, self.optimizer, self.lr_scheduler, Path(output_dir), writes=first)
+        if first:
+            torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        if not self.is_deepspeed_enabled:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)  # type: ignore[misc]
+        made = super()._prepare_for_training(max_steps, train_dataloader, None)  # type: ignore[misc]
+        if resume_from_checkpoint is not None:
+            ranks = self.accelerator
+            folder = Path(resume_from_checkpoint)
+            load_zero(self.model_wrapped, folder, rank=ranks.process_index, ranks=ranks.num_processes)
+            self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        return made
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if not self.is_fsdp_enabled:
+        if self.is_fsdp_enabled:
+            load_weights(self.policy, Path(resume_from_checkpoint))
+        else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
-            return
-        load_weights(self.policy, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
         if self.is_fsdp_enabled and checkpoint is not None:  # of which transformers has found nothing that it knows
-            first = self.accelerator.is_main_process
-            load_optimizer(self.policy, self.optimizer, self.lr_scheduler, Path(checkpoint), first=first)
+            folder = Path(checkpoint)
+            load_optimizer(self.policy, self.optimizer, folder, first=self.accelerator.is_main_process)
+            self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER, weights_only=True))
 
 
 @dataclass

@@ -61,7 +61,10 @@ def test_the_adapter_is_thin_and_overrides_two_methods_only():
     looked_at = {name for name in vars(FiniteSteps) if name in dir(GRPOTrainer) and not name.startswith("__")}
     assert looked_at == {"compute_loss", "training_step"}, "these pass on what TRL returns"
     saved = {name for name in vars(ResumableSteps) if name in dir(GRPOTrainer) and not name.startswith("__")}
-    split = {"save_model", "_save_optimizer_and_scheduler", "_load_from_checkpoint", "_load_optimizer_and_scheduler"}
+    split = {
+        "save_model", "_save_optimizer_and_scheduler", "_prepare_for_training", "_load_from_checkpoint",
+        "_load_optimizer_and_scheduler",
+    }  # fmt: skip
     assert saved == {"_save_checkpoint", "create_model_card", *split}, "the first passes on what TRL writes"
 
 

@@ -93,11 +93,16 @@ _undo: list[Callable[[], None]] = []
 
 def _until_the_next(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     """A method replaced by what is made of it; jobs of one process come one after the other."""
-    while _undo:
-        _undo.pop()()
+    undo()
     own, inherited = getattr(owner, name), name not in vars(owner)
     setattr(owner, name, make(own))
     _undo.append(lambda: delattr(owner, name) if inherited else setattr(owner, name, own))
+
+
+def undo() -> None:
+    """What was replaced is as before."""
+    while _undo:
+        _undo.pop()()
 
 
 def nan_loss_on_the_second(rank: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,6 +116,25 @@ def test_the_command_is_accelerates(capsys: pytest.CaptureFixture[str]) -> None:
     assert launch_command(["seed=1"]) == [sys.executable, "-m", "dro_lab.run", "seed=1"]
     assert main(["--print", *given]) == 0
     assert "accelerate.commands.launch" in capsys.readouterr().out
+
+
+def test_deepspeed_is_asked_for_before_it_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "deepspeed" else found(name))
+    given = ["launch=zero3", "launch.num_processes=2"]
+    for more, part in (
+        ([], "DeepSpeed is not installed; `pip install deepspeed`"),
+        (["launch.deepspeed_config.zero_stage=2"], "launch.deepspeed_config.zero_stage=2: must be 3"),
+    ):
+        assert main([*given, *more]) == 2
+        assert part in capsys.readouterr().err
+        on = {**TWO, "ACCELERATE_USE_DEEPSPEED": "true"}
+        with pytest.raises(UserError) as error:
+            check_launch(compose([*given, *more]), "zero3", environ=on)
+        assert part in str(error.value)
+    assert main(["--print", *given]) == 0
 
 
 def test_changed_keys_of_the_engine_reach_accelerate() -> None:

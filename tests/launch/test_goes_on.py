@@ -21,14 +21,15 @@ ADAPTER = ("model.peft=lora", "scored_by=current", "algorithm.learning_rate=1e-2
 """The lagged policy of `stopping.WITH_MEMORY` would be a second copy, the best one has an adapter beside it."""
 
 
-def job(policy: Path, name: str, folder: str, *more: str, **about: Any) -> dict[str, Any]:
+def job(policy: Path, name: str, folder: str, *more: str, launch: str = "fsdp", **about: Any) -> dict[str, Any]:
+    """One of the runs, by two processes."""
     given = {one.split("=")[0] for one in more}
     arguments = [one for one in stopping.arguments(policy, folder) if one.split("=")[0] not in given]
     return {
         "name": name,
-        "arguments": [*arguments, *more, "launch=fsdp", "launch.num_processes=2"],
-        "env": launcher_env("fsdp"),
-        "fsdp_on_a_cpu": True,
+        "arguments": [*arguments, *more, f"launch={launch}", "launch.num_processes=2"],
+        "env": launcher_env(launch),
+        "fsdp_on_a_cpu": launch == "fsdp",
     } | about
 
 

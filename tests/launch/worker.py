@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from dro_lab.training.trainer import LabTrainer
+from tests.launch import faults
 from tests.launch.replay import Replay
 
 
@@ -36,12 +37,13 @@ def fsdp_on_a_cpu() -> None:
 def seen(trainer: LabTrainer) -> dict[str, Any]:
     """How the policy is held while it is trained."""
     first = next(p for n, p in trainer.policy.named_parameters() if "up_proj" in n)
+    local = first.to_local() if hasattr(first, "to_local") else getattr(first, "ds_tensor", first)  # ZeRO's is flat
     return {
         "processes": trainer.accelerator.num_processes,
         "type": trainer.accelerator.distributed_type.value,
         "wrapper": [kind.__name__ for kind in type(trainer.model_wrapped).__mro__],
-        "shape": list(first.shape),
-        "local": list(first.to_local().shape) if hasattr(first, "to_local") else list(first.shape),
+        "shape": list(getattr(first, "ds_shape", first.shape)),
+        "local": list(local.shape),
         "gradients": sorted(n for n, p in trainer.policy.named_parameters() if p.requires_grad),
     }
 
@@ -67,13 +69,12 @@ def main() -> None:
         if replay:
             replay.play()
         if job.get("before"):  # a fault that the test plants
-            from tests.launch import faults
-
             getattr(faults, job["before"])(rank)
         try:
             ended = run_main(job["arguments"])
         finally:
             LabTrainer._calculate_rewards = calculate
+            faults.undo()
             if replay:
                 replay.stop()
         report |= {"code": ended.code, "out": ended.out, "err": ended.err}
