@@ -70,10 +70,13 @@ def _accelerate(options: list[str]) -> int:
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(PATIENCE))
     from accelerate.commands.launch import launch_command as start
     from accelerate.commands.launch import launch_command_parser
+    from torch.distributed import run as _loaded  # noqa: F401  (with it the loggers below)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # that a signal came and is handed on is no warning
+            logging.getLogger(name).setLevel(logging.ERROR)
     try:
         start(launch_command_parser().parse_args(options))
     except SignalException as signalled:
