@@ -114,7 +114,7 @@ def test_hidden_first_then_cut() -> None:
 # ------------------------------------------------------------------------------------------------ whole commands
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_endpoint_that_quotes_a_key_across_the_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key stands in a variable whose name does not say so, and is known by ``judge.api_key_env`` alone."""
     monkeypatch.delenv("OPENAI_API_KEY")

@@ -66,6 +66,7 @@ def test_deselected():
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", ["0", "1"])
 def test_the_line_of_a_session_with_and_without_other_processes(tmp_path: Path, processes: str) -> None:
     root = str(Path(__file__).parents[2])
