@@ -42,7 +42,9 @@ class Asked:
 
 
 def questions(*answers: str) -> list[Question]:
-    return [Question(row=ROW, answer=answer, check=Check(id="c", text="t", weight=1.0, expect="yes")) for answer in answers]
+    return [
+        Question(row=ROW, answer=answer, check=Check(id="c", text="t", weight=1.0, expect="yes")) for answer in answers
+    ]
 
 
 def two_ranks(monkeypatch: pytest.MonkeyPatch, ask: Callable[[int], Any]) -> list[Any]:
