@@ -66,17 +66,48 @@ def arguments(node: DictConfig, *, output_dir: str, steps: int) -> Any:
     if values.get("loss_type", "dapo") not in LOSS_TYPES:
         raise UserError(f"algorithm.loss_type={values['loss_type']}: must be one of {', '.join(LOSS_TYPES)}")
     if values.get("use_vllm"):
-        _check_vllm(values)
+        check_vllm()
+        _check_server(values)
+    check_precision(values)
     more = {key: value for key, value in UNLESS_GIVEN.items() if key in known and values.get(key) is None}
     return instantiate_checked("algorithm", node, output_dir=output_dir, max_steps=max(1, steps), **more)
 
 
-def _check_vllm(values: Mapping[str, Any]) -> None:
+def check_vllm() -> None:
+    """Raise `UserError` unless vLLM is installed; it is looked for, not imported."""
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
             "rollout.use_vllm=true: vLLM is not installed; `pip install -e '.[vllm]'` on a machine with a GPU, or "
             "sample with rollout=hf (rollout.use_vllm=false)"
         )
+
+
+def check_precision(values: Mapping[str, Any]) -> None:
+    """Check that this machine computes in the precision that the `algorithm` group asks for.
+
+    Raises:
+        UserError: bf16 or fp16 without a GPU, or bf16 on a GPU that does not have it.
+    """
+    key = next((key for key in ("bf16", "bf16_full_eval", "fp16") if values.get(key)), None)
+    if key is None or values.get("use_cpu"):
+        return
+    import torch
+    from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
+
+    if not torch.accelerator.is_available() and not is_torch_xla_available():
+        raise UserError(
+            f"algorithm.{key}=true: no GPU was found on this machine (scale=gpu, node and paper need one). Train here "
+            "with scale=laptop, or give the command on a machine with a GPU; `python -m dro_lab.plan` says without one "
+            "what a run would take"
+        )
+    if key.startswith("bf16") and not is_torch_bf16_gpu_available() and not is_torch_xla_available():
+        raise UserError(
+            f"algorithm.{key}=true: the GPU of this machine does not compute in bfloat16 (Ampere and later do); set "
+            f"algorithm.{key}=false, or take another machine"
+        )
+
+
+def _check_server(values: Mapping[str, Any]) -> None:
     url = values.get("vllm_server_base_url")
     if values.get("vllm_mode") == "server" and url is not None:
         parts = urlsplit(url)
