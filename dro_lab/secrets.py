@@ -26,8 +26,17 @@ NAMES_ONE = re.compile(r"(?:^|_)(?:key|token|password|secret)_env$", re.IGNORECA
 """Keys of a configuration whose value is the name of such a variable."""
 GIVEN_NAME = re.compile(r"^[+~]*(?P<key>[\w.@/]+)=['\"]?(?P<name>\w+)['\"]?$")
 """An override that gives one word."""
-HELD = re.compile(r"^(?:.*_)?(?:api_?key|authorization|password)$", re.IGNORECASE)
-"""Keys of a configuration that would hold one."""
+HELD = re.compile(
+    r"^(?:.*_)?(?:(?:api|access|secret|private)_?key|authorization|passw(?:or)?d|secret|credentials)$"
+    r"|^(?:.*_)?(?:hub|hf|api|auth|access|bearer|refresh)_token$|^token$",
+    re.IGNORECASE,
+)
+"""Keys of a configuration that would hold one (an ``eos_token`` is none)."""
+SET = re.compile(r"^[+]*(?P<key>[\w.@/]+)=(?P<value>.+)$", re.DOTALL)
+"""An override that gives a value."""
+NO_VALUE = ("null", "None", "''", '""', "true", "false")
+SHAPED = re.compile(r"\b(?:sk-[\w-]{20,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16})\b")
+"""What known services' keys look like."""
 USERINFO = re.compile(r"[a-z][a-z0-9+.\\-]*://[^/@\s'\"]*:[^/@\s'\"]+@", re.IGNORECASE)
 """An address with a password."""
 LEAST = 8
@@ -64,6 +73,7 @@ def hide(text: str) -> str:
     """``text`` without the environment's secrets and without passwords in addresses."""
     for secret in secrets():
         text = text.replace(secret, HIDDEN)
+    text = SHAPED.sub(HIDDEN, text)
     return USERINFO.sub(lambda found: found.group().split("://")[0] + f"://{HIDDEN}@", text)
 
 
@@ -73,7 +83,7 @@ def beginning(text: str, most: int) -> str:
 
 
 def refuse_secrets(arguments: Sequence[str]) -> None:
-    """Raises `UserError` where an argument holds a secret of the environment or an address with a password."""
+    """Raises `UserError` where an argument holds a secret, by its value or by the name of its key."""
     for argument in arguments:
         if (given := GIVEN_NAME.match(argument)) and NAMES_ONE.search(given["key"]):
             holds_a_secret(given["name"])
@@ -81,6 +91,9 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
         if hide(argument) != argument:
             key = re.split(r"[=:]", argument, maxsplit=1)[0].lstrip("+~")
             raise UserError(f"{hide(key)}: {WHAT_TO_DO}")
+        given = SET.match(argument)
+        if given and given["value"] not in NO_VALUE and HELD.search(given["key"].rpartition(".")[2]):
+            raise UserError(f"{given['key']}: {WHAT_TO_DO}")
 
 
 def refuse_recorded(config: Mapping[str, Any], *, noted: Sequence[Path] = ()) -> None:

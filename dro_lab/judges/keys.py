@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dro_lab.errors import UserError
 from dro_lab.secrets import refuse_secrets
 
+JUDGES = "judge.api_key"
 KEY_IN_CONFIGURATION = (
-    "judge.api_key: a key must not stand in the configuration, which is recorded; export it, for example as "
+    f"{JUDGES}: a key must not stand in the configuration, which is recorded; export it, for example as "
     "OPENAI_API_KEY, and name the variable with judge.api_key_env"
 )
 GIVEN = re.compile(r"api_?key\W*[=:]|authorization\W*[=:]", re.IGNORECASE)
@@ -19,8 +20,12 @@ SET = re.compile(r"env_set\W+\w*(?:key|token|password|secret)\w*\W*[=:]", re.IGN
 
 def refuse_keys(arguments: Sequence[str]) -> None:
     """Raises `UserError` where an override would put a key into the configuration; the key is not shown."""
-    if any(GIVEN.search(argument) for argument in arguments):
-        raise UserError(KEY_IN_CONFIGURATION)
+    for argument in arguments:
+        if GIVEN.search(argument):
+            key = argument.partition("=")[0].lstrip("+~")
+            raise UserError(
+                KEY_IN_CONFIGURATION.replace(JUDGES, key if re.search(r"key$|authorization$", key) else JUDGES)
+            )
     if any(SET.search(argument) for argument in arguments):
         raise UserError("hydra.job.env_set: must not hold a key, since it is recorded; export the variable instead")
     refuse_secrets(arguments)

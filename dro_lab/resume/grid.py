@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dro_lab.resume.lock import GRID_LOCK, LOCK, RunLock, take, written
@@ -23,8 +23,22 @@ DONE = ("finished", "stopped")
 """Statuses of a run that came to its end; a health monitor's stop is one."""
 
 
+COMPOSING = "composing"
+"""The mark of a configuration that is not whole yet."""
+
+
+def is_composing(root: DictConfig) -> bool:
+    """Whether Hydra is still putting the configuration together.
+
+    Merging looks at what it replaces: a folder that is asked for then is not the one that the run gets.
+    """
+    return bool(OmegaConf.is_missing(root.hydra.runtime, "version"))
+
+
 def grid_mark(*, _root_: DictConfig) -> str:
     """Equal for two grids that are the same: the configuration, and what was typed; empty where none may go on."""
+    if is_composing(_root_):
+        return COMPOSING
     try:
         if str(_root_.resume) != AUTO:
             return ""

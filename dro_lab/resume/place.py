@@ -56,7 +56,7 @@ def register() -> None:
 
 def run_folder(path: str, *, _root_: DictConfig) -> str:
     """The folder of a run by itself. ``path``: of a new one."""
-    if _looks_only():
+    if _looks_only() or grid.is_composing(_root_):
         return path
     if path not in _chosen:  # once: Hydra reads the name more often
         _chosen[path] = str(_continued(_root_) or _new(Path(path), hold=True))
@@ -71,7 +71,7 @@ def grid_folder(path: str, outputs: str = "", mark: str = "") -> str:
         outputs: where an earlier one may lie.
         mark: the grid's `dro_lab.resume.grid.grid_mark`; empty: always a new one.
     """
-    if _looks_only():
+    if _looks_only() or mark == grid.COMPOSING:
         return path
     if not _grids:
         held = grid.unfinished(Path(outputs).glob(f"{DATED}/*/{grid.GRID_LOCK}"), mark) if mark else None
@@ -87,7 +87,7 @@ def grid_folder(path: str, outputs: str = "", mark: str = "") -> str:
 
 def job_folder(name: str, *, _root_: DictConfig) -> str:
     """The folder of a grid's job below the grid's own; that of an earlier run to go on with is absolute."""
-    if _looks_only():
+    if _looks_only() or grid.is_composing(_root_):
         return name
     if name not in _chosen:
         found = _continued(_root_)

@@ -185,3 +185,11 @@ def test_a_lock_is_one_processs_and_goes_with_it(tmp_path: Path) -> None:
     child.kill()
     child.wait()
     assert lock.take(tmp_path) is not None
+
+
+def test_a_mistyped_sweep_makes_no_folder() -> None:
+    """Merging the sweep's folder looks at the grid's, which is not to be made by that."""
+    ended = run_main(["--multirun", "+sweep=r3_omega", "tracking=none", "evaluation.rows=4"])
+    assert ended.code == 2
+    assert "evaluation.rows" in ended.err
+    assert list(Path().iterdir()) == []

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dro_lab.errors import UserError
+from dro_lab.judges.keys import refuse_keys
 from dro_lab.record.read import load_run
 from dro_lab.secrets import HidingFormatter, hide, refuse_recorded, refuse_secrets, secrets
 from tests.cli_fixture import Ended, run_main, save_policy, small_run
@@ -146,6 +147,11 @@ OVERRIDES = [
     f"+hydra.job.env_set.HF_TOKEN={LITERAL}",
     "+hydra.job.env_set={{OPENAI_API_KEY: {OPENAI_API_KEY}}}",
     "outputs=out-{HF_TOKEN}",
+    f"+algorithm.hub_token={LITERAL}",
+    f"+algorithm.push_to_hub_token={LITERAL}",
+    f"+model.api_key={LITERAL}",
+    f"+tracking.password={LITERAL}",
+    "+reward.note=sk-literal-9876543210-of-a-known-shape",
 ]
 
 
@@ -158,6 +164,30 @@ def test_a_key_on_the_command_line_is_refused_before_anything_is_written(
     given = override.format(**KEYS)
     assert_refused_unseen(tmp_path, run_main([*(["--multirun"] if grid else []), given, "seed=1"]))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        (f"+model.api_key={LITERAL}", "model.api_key: "),
+        (f"judge.api_key={LITERAL}", "judge.api_key: "),
+        (f"judge={{api_key: {LITERAL}}}", "judge.api_key: "),
+        (f"+algorithm.hub_token={LITERAL}", "algorithm.hub_token: "),
+        ("+algorithm.note=hf_abcdefghijklmnop1234567890", "algorithm.note: "),
+    ],
+)
+def test_the_message_names_the_key_that_was_given(override: str, named: str) -> None:
+    with pytest.raises(UserError) as refused:
+        refuse_keys([override])
+    assert str(refused.value).startswith(named)
+    assert LITERAL not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["+model.eos_token=<end>", "+algorithm.hub_token=null", "judge.max_tokens=64", "model.path=a/hf_models"]
+)
+def test_what_only_sounds_like_a_key_is_none(override: str) -> None:
+    refuse_keys([override])
 
 
 def assert_refused_unseen(folder: Path, ended: Ended) -> None:
