@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from dro_lab.commands import checked, command
 from dro_lab.errors import UserError
-from dro_lab.launch.world import CONF, NONE, check_engine
+from dro_lab.launch.world import CONF, DEEPSPEED, FSDP, KINDS, NONE, SPLIT, check_engine
 
 USAGE = """\
 usage: python -m dro_lab.launch [--print] launch=ddp|fsdp|zero3 [launch.num_processes=8] [KEY=VALUE ...]
@@ -50,15 +50,68 @@ def _launch(given: list[str]) -> int | None:
             f"{several[0]}: processes that train together make one run. A grid has jobs of one process each: "
             "python -m dro_lab.run --multirun launch=single ... (hydra/launcher=slurm on a cluster)"
         )
-    line = launch_command(overrides)
-    if "--print" not in given:
-        check_engine(checked(overrides).launch)
+    cfg = checked(overrides)
+    if "--print" not in given:  # which shows the command for another machine
+        check_machine(cfg)
+    line = _line(cfg, overrides)
     print(shlex.join(line), flush=True)
     if "--print" in given:
         return None
     if ACCELERATE not in line:
         os.execv(line[0], line)
     return _accelerate(line[line.index(ACCELERATE) + 1 :])
+
+
+def check_machine(cfg: DictConfig) -> None:
+    """Check, before several processes start and each complains, that this machine has what they need.
+
+    Raises:
+        UserError: an engine, vLLM, a GPU or a number of them that is not here.
+    """
+    launch = cfg.launch
+    if launch.distributed_type == NONE:
+        return
+    from dro_lab.training.arguments import check_precision, check_vllm
+
+    use_cpu = bool(cfg.algorithm.get("use_cpu"))
+    _check_devices(launch, 0 if use_cpu else devices(), use_cpu=use_cpu)
+    check_engine(launch)
+    if cfg.rollout.use_vllm:
+        check_vllm()
+    check_precision(cfg.algorithm)
+
+
+def _check_devices(launch: DictConfig, found: int, *, use_cpu: bool) -> None:
+    kind = str(launch.distributed_type)
+    name = NAMES.get(kind, "ddp")
+    here = -(-int(launch.num_processes) // int(launch.num_machines))
+    if found and here > found:
+        machines = int(launch.num_machines)
+        raise UserError(
+            f"launch.num_processes={launch.num_processes}: one process for each GPU"
+            + (f", {here} on each of {machines} machines" if machines > 1 else "")
+            + f", but {found} {'was' if found == 1 else 'were'} found on this machine; set "
+            f"launch.num_processes={found * machines}" + (", or launch=single for one GPU" if found == 1 else "")
+        )
+    if found or kind not in SPLIT or (use_cpu and kind == DEEPSPEED):
+        return
+    why = "algorithm.use_cpu=true trains on the CPU" if use_cpu else "no GPU was found on this machine"
+    raise UserError(
+        f"launch={name}: {why}, and {KINDS[kind]} splits weights over GPUs. On a CPU take launch=ddp with "
+        "scale=laptop; for another machine, --print shows the command, and `python -m dro_lab.plan` what it would take"
+    )
+
+
+NAMES = {FSDP: "fsdp", DEEPSPEED: "zero3"}
+"""The options of launch that split weights."""
+
+
+def devices() -> int:
+    """The devices of this machine that take a process each; a Mac's is none of them."""
+    import torch
+
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    return 0 if kind is None or kind.type == "mps" else torch.accelerator.device_count()
 
 
 def _accelerate(options: list[str]) -> int:
@@ -96,7 +149,11 @@ def launch_command(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: what the run would refuse before it loads anything.
     """
-    launch: dict[str, Any] = OmegaConf.to_container(checked(overrides).launch, resolve=True)  # type: ignore[assignment]
+    return _line(checked(overrides), overrides)
+
+
+def _line(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    launch: dict[str, Any] = OmegaConf.to_container(cfg.launch, resolve=True)  # type: ignore[assignment]
     run = ["-m", "dro_lab.run", *overrides]
     if launch["distributed_type"] == NONE:
         return [sys.executable, *run]

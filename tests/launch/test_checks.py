@@ -8,13 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config import load_config_from_file
 
 from dro_lab.config import check
 from dro_lab.data.__main__ import compose
 from dro_lab.errors import UserError
-from dro_lab.launch.__main__ import launch_command, main
+from dro_lab.launch import __main__ as launching
+from dro_lab.launch.__main__ import check_machine, launch_command, main
 from dro_lab.launch.world import CONF, check_launch, check_wrapped, silent_rank
 from dro_lab.plan.command import plan
 from dro_lab.plan.settings import Question
@@ -135,6 +137,71 @@ def test_deepspeed_is_asked_for_before_it_is_started(
             check_launch(compose([*given, *more]), "zero3", environ=on)
         assert part in str(error.value)
     assert main(["--print", *given]) == 0
+
+
+NODE = ["scale=node", "dataset=pararev"]
+
+
+@pytest.mark.parametrize(
+    ("given", "devices", "parts"),
+    [
+        (NODE, 0, ["launch=fsdp: no GPU was found", "launch=ddp with scale=laptop", "--print"]),
+        ([*NODE, "launch=zero3"], 0, ["launch=zero3: no GPU was found", "launch=ddp"]),
+        ([*NODE, "launch=fsdp", "algorithm.use_cpu=true"], 8, ["launch=fsdp: algorithm.use_cpu=true", "launch=ddp"]),
+        ([*NODE, "launch=ddp", "rollout=hf"], 0, ["algorithm.bf16=true: no GPU was found", "scale=laptop"]),
+        (NODE, 4, ["launch.num_processes=8: one process for each GPU, but 4 were found", "launch.num_processes=4"]),
+        ([*NODE, "launch=ddp"], 1, ["but 1 was found", "launch=single"]),
+        (
+            [*NODE, "launch.num_processes=16", "launch.num_machines=2", "launch.main_process_ip=10.0.0.1"],
+            4,
+            ["8 on each of 2 machines, but 4 were found", "set launch.num_processes=8"],
+        ),
+        (NODE, 8, ["rollout.use_vllm=true: vLLM is not installed"]),
+        ([*NODE, "algorithm.vllm_mode=server"], 8, ["rollout.use_vllm=true: vLLM is not installed"]),
+    ],
+)
+def test_what_this_machine_lacks_is_said_before_a_process_starts(
+    given: list[str],
+    devices: int,
+    parts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else found(name))
+    monkeypatch.setattr(launching, "devices", lambda: devices)
+    monkeypatch.setattr(launching, "_accelerate", lambda options: pytest.fail("processes were started"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: devices > 0)
+    assert main(given) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("error:") == 1
+    for part in parts:
+        assert part in said.err
+
+
+def test_the_command_for_another_machine_is_printed_without_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launching, "devices", lambda: 0)
+    assert main(["--print", *NODE]) == 0
+    assert "--num_processes 8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "devices"),
+    [
+        (["launch=ddp", "launch.num_processes=2"], 0),
+        (["launch=ddp", "launch.num_processes=2"], 1),  # scale=laptop: algorithm.use_cpu=true
+        (["launch=zero3", "launch.num_processes=2"], 0),
+        (["launch=fsdp", "launch.num_processes=2", "algorithm.use_cpu=false"], 2),
+        (["scale=gpu"], 0),  # one process, which says so itself
+    ],
+)
+def test_what_this_machine_has_is_started(given: list[str], devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "devices", lambda: devices)
+    monkeypatch.setattr(launching, "check_engine", lambda launch: None)
+    check_machine(compose(given))
 
 
 def test_changed_keys_of_the_engine_reach_accelerate() -> None:
