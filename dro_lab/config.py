@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dro_lab.checks import choice, flag, number, whole
 from dro_lab.errors import UserError
+from dro_lab.explain import NO_GROUPS
 from dro_lab.resume import place
 from dro_lab.resume.settings import checkpoint_settings
 from dro_lab.sweep import config as sweep_config  # noqa: F401  (makes hydra/sweeper=dro_lab known)
@@ -152,6 +153,8 @@ def check(cfg: DictConfig) -> None:
     for key in Root.__dataclass_fields__:
         if OmegaConf.is_missing(cfg, key) or cfg.get(key, "absent") == "absent":
             raise UserError(f"{key} is not set: choose an option with `{key}=NAME` (see --help)")
+    for group in set(GROUPS) & fields:
+        _plain(group, cfg[group])
     whole("steps", cfg.steps, low=0, todo="0 evaluates only, 40 is the default")
     whole("seed", cfg.seed, low=0, high=2**32 - 1, todo="any of them; a run with the same seed gives the same numbers")
     if cfg.threads is not None:
@@ -176,7 +179,7 @@ def check(cfg: DictConfig) -> None:
 def _plain(group: str, node: Any) -> dict[str, Any]:
     """A group's keys and values. Raises `UserError` where the group is not a mapping."""
     if not isinstance(node, DictConfig):
-        raise UserError(f"{group}={node}: must hold keys and values; choose an option with `{group}=NAME` (see --help)")
+        raise UserError(f"{group}={node}: must hold keys and values. {NO_GROUPS}")
     values: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     return values
 
