@@ -313,12 +313,19 @@ def _arm_row(found: Found, arm: Arm) -> list[object]:
     crossed = {axis: found.of(arm.label, axis) for axis in found.axes}
     first = crossed[found.axes[0]]
     medians = [_amount(float(median(x)), arm.horizon_S(axis, found.crossing)) for axis, x in crossed.items()]
-    each = " ".join("–" if x == CENSORED else f"{x:.0f}" for x in first)
+    each = " ".join("–" if x == CENSORED else _read(x) for x in first)
     return [arm.label, len(arm.seeds), f"{int((first < CENSORED).sum())} of {len(arm.seeds)}", *medians, each]
 
 
 def _amount(value: float, horizon_S: NDArray[np.float64]) -> str:
-    return f"> {float(median(horizon_S)):,.0f}" if value == CENSORED else f"{value:,.0f}"
+    return f"> {_read(float(median(horizon_S)))}" if value == CENSORED else _read(value)
+
+
+def _read(value: float) -> str:
+    """Finer below 10, where whole numbers would hide the ratio: a crossing may lie between evaluations."""
+    if value >= 9.95 or abs(value - round(value)) < 1e-6:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def _ratio_cells(v: Verdict) -> list[str]:

@@ -16,7 +16,7 @@ from analysis.bootstrap import CENSORED, median, summarised
 from analysis.coverage import SETTINGS, Setting, measure
 from analysis.crossings import Aim, smoothed_arm, verdict
 from analysis.load import load_runs
-from analysis.steps_to_target import draw, main, smoothed, steps_to_target
+from analysis.steps_to_target import _read, draw, main, smoothed, steps_to_target
 from tests.analysis_fixture import write_run
 
 
@@ -51,6 +51,19 @@ def test_a_planted_ratio_comes_back_on_both_axes(runs):
     assert "1.00 times fewer tokens (0.80 to 1.25; no clear difference) than avg_prob (5 seeds each)" in found.page
     assert "| avg_prob / r3 | steps | 2.00 | 1.60 to 2.50 |" in found.page
     assert "| r3 | 5 | 5 of 5 | 10 | 20,000 | 8 9 10 11 12 |" in found.page
+
+
+def test_crossings_between_evaluations_are_shown_as_finely_as_their_ratio(tmp_path):
+    """1.7 and 2.06 steps are both 2 in whole numbers, beside a ratio of 1.21."""
+    for seed in (0, 1):
+        write_run(tmp_path / f"r3_{seed}", line(0.3 / 1.7, last=3, every=1), reward="r3", seed=seed)
+        write_run(tmp_path / f"avg_{seed}", line(0.3 / 2.06, last=3, every=1), reward="avg_prob", seed=seed)
+    page = draw([tmp_path], target=0.5, window=1, resamples=100).page
+    assert "r3 takes 1.21 times fewer steps" in page
+    assert "| r3 | 2 | 2 of 2 | 1.7 |" in page
+    assert "| avg_prob | 2 | 2 of 2 | 2.1 |" in page
+    read = {0.041: "0.041", 1.94: "1.9", 2.0: "2", 9.94: "9.9", 9.96: "10", 10.4: "10", 12345.6: "12,346"}
+    assert {value: _read(value) for value in read} == read
 
 
 def test_whole_evaluations_count_as_the_plain_functions_do(runs):
