@@ -12,7 +12,7 @@ from rich.table import Table
 from dro_lab.models import policy_spec
 from dro_lab.plan import flops
 from dro_lab.plan.flops import Work
-from dro_lab.plan.memory import Setting, parts, peak
+from dro_lab.plan.memory import LABELS, Setting, parts, peak, phases, sums
 from dro_lab.plan.settings import Question, setting_of, work_of
 from dro_lab.plan.shape import ModelShape, shape_of
 from dro_lab.plan.speed import GPUS, Gpu, seconds
@@ -39,7 +39,7 @@ class Plan:
     @property
     def peak(self) -> tuple[str, int]:
         """The phase that needs most memory on one device, and its bytes."""
-        return peak(dict(self.memory))
+        return peak(self.memory, self.setting)
 
     @property
     def fits(self) -> bool:
@@ -86,17 +86,10 @@ def show(found: Plan, console: Console, *, steps: int) -> None:
         f"{work.trained_tokens:,} trained on (prompt {work.prompt}, completion {work.completion}, reference "
         f"{work.reference} tokens" + (f", {work.prefixes} prefixes" if work.prefixes else "") + ")"
     )
-    table = Table(box=None, pad_edge=False, header_style="")
-    for column in ("memory of one device", "GiB"):
-        table.add_column(column, justify="left" if column != "GiB" else "right")
-    for name, size in found.memory.items():
-        if not size and name in ONLY_IF_ANY:
-            continue
-        table.add_row(name, f"{size / 2**30:.2f}")
+    say(_memory(found))
     phase, most = found.peak
     verdict = "fits" if found.fits else "DOES NOT FIT"
-    table.add_row(f"peak, in {phase}: {verdict} in {found.gpu.memory / 2**30:.0f}", f"{most / 2**30:.2f}")
-    say(table)
+    say(f"peak     {most / 2**30:.2f} GiB, in {phase}: {verdict} in {found.gpu.memory / 2**30:.0f}")
     if not found.fits:
         say(f"smaller  {REMEDIES[phase]}")
     table = Table(box=None, pad_edge=False, header_style="")
@@ -117,7 +110,22 @@ def show(found: Plan, console: Console, *, steps: int) -> None:
     )
 
 
-ONLY_IF_ANY = ("whole copy to score with", "vLLM", "vLLM while it samples")
+def _memory(found: Plan) -> Table:
+    """A row a part and a column a phase, since not all parts are alive together."""
+    alive, setting = phases(found.setting), found.setting
+    table = Table(box=None, pad_edge=False, header_style="")
+    table.add_column("GiB of one device while it is in", no_wrap=True)
+    for phase in alive:
+        table.add_column(phase, justify="right", no_wrap=True)
+    for part, size in found.memory.items():
+        if size:
+            label = LABELS[part].format(dtype=setting.dtype, compute=setting.compute)
+            if part == "gradients" and setting.samples_midway:
+                label += " (they wait while a step samples more)"
+            table.add_row(label, *(f"{size / 2**30:.2f}" if part in held else "" for held in alive.values()))
+    table.add_row("together", *(f"{size / 2**30:.2f}" for size in sums(found.memory, setting).values()))
+    return table
+
 
 REMEDIES = {
     "sampling": "completion_tokens= if completions are shorter than rollout.max_completion_length allows, else lower "

@@ -1,11 +1,13 @@
 """Memory of one device at its peak, by part, in bytes. Estimates: kernels' workspaces and fragmentation come on top.
 
 What is alive when: weights and the optimizer's state always; gradients and activations in the update; the cache in
-sampling; the scorer's cache and logits in scoring. The peak is the largest of the three phases.
+sampling; the scorer's cache and logits in scoring. Gradients are alive in all phases where a step samples more than
+once: those of its earlier rollouts wait for the optimizer. The peak is the largest of the three phases.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +31,7 @@ class Setting:
         sharding: see `Sharding`.
         batch: rollouts of one forward and backward on a device.
         sampled: rollouts that a device samples at once.
+        samples_midway: whether a step samples more than once, so that gradients wait meanwhile.
         trained: parameters that are trained; None: all of them (an adapter's are held in float32).
         engine: bytes that a vLLM in the process takes, its copy of the weights included; 0: there is none.
         engine_sleeps: whether it gives them back while the policy scores and learns.
@@ -42,6 +45,7 @@ class Setting:
     sharding: Sharding = "none"
     batch: int = 16
     sampled: int = 256
+    samples_midway: bool = False
     trained: int | None = None
     engine: int = 0
     engine_sleeps: bool = False
@@ -66,7 +70,7 @@ def activations_per_token(shape: ModelShape, *, compute: int) -> int:
 
 
 def parts(shape: ModelShape, work: Work, setting: Setting) -> dict[str, int]:
-    """Bytes on one device by part: weights, optimizer, gradients, activations, logits, KV cache, scoring."""
+    """Bytes on one device by part; `LABELS` says what each is, `phases` when it is alive."""
     held, compute = BYTES[setting.dtype], BYTES[setting.compute]
     share = setting.devices if setting.sharding == "full" else 1
     weights = shape.parameters * held
@@ -87,7 +91,9 @@ def parts(shape: ModelShape, work: Work, setting: Setting) -> dict[str, int]:
     reads = work.scores_reference
     scoring = (setting.score_tokens * cache + setting.lm_head_chunk * shape.vocab * (compute + 4)) if reads else 0
     return {
-        "weights": (weights + adapter + reference) // share + copies // share,
+        "weights": (weights + adapter) // share,
+        "reference": reference // share,
+        "cast": copies // share,
         "optimizer": 2 * trained // share,
         "gradients": trained // share,
         "activations": activations,
@@ -100,16 +106,43 @@ def parts(shape: ModelShape, work: Work, setting: Setting) -> dict[str, int]:
     }
 
 
+LABELS = {
+    "weights": "policy, {dtype}",
+    "reference": "reference policy (beta > 0), {dtype}",
+    "cast": "{compute} copies while weights are used (autocast)",
+    "optimizer": "optimizer's two moments",
+    "gradients": "gradients",
+    "activations": "activations",
+    "logits": "logits of an update",
+    "KV cache": "KV cache of sampling",
+    "scoring": "scorer's cache and logits",
+    "whole copy to score with": "whole copy to score with, {compute}",
+    "vLLM": "vLLM: weights and cache",
+    "vLLM while it samples": "vLLM while it samples: weights and cache",
+}
+"""What each part is, for the table."""
+
+ALWAYS = ("weights", "reference", "cast", "optimizer", "vLLM")
 PHASES = {
-    "sampling": ("weights", "optimizer", "KV cache", "vLLM", "vLLM while it samples"),
-    "scoring": ("weights", "optimizer", "scoring", "whole copy to score with", "vLLM"),
-    "training": ("weights", "optimizer", "gradients", "activations", "logits", "vLLM"),
+    "sampling": (*ALWAYS, "KV cache", "vLLM while it samples"),
+    "scoring": (*ALWAYS, "scoring", "whole copy to score with"),
+    "training": (*ALWAYS, "gradients", "activations", "logits"),
 }
 """The parts that are alive together."""
 
 
-def peak(found: dict[str, int]) -> tuple[str, int]:
+def phases(setting: Setting) -> dict[str, tuple[str, ...]]:
+    """`PHASES`, with the gradients that wait while the same step samples and scores more rollouts."""
+    if not setting.samples_midway:
+        return dict(PHASES)
+    return {phase: alive if "gradients" in alive else (*alive, "gradients") for phase, alive in PHASES.items()}
+
+
+def sums(found: Mapping[str, int], setting: Setting) -> dict[str, int]:
+    """Bytes of each phase."""
+    return {phase: sum(found[part] for part in alive) for phase, alive in phases(setting).items()}
+
+
+def peak(found: Mapping[str, int], setting: Setting) -> tuple[str, int]:
     """The phase that needs most, and its bytes."""
-    sums = {phase: sum(found[part] for part in alive) for phase, alive in PHASES.items()}
-    phase = max(sums, key=lambda name: sums[name])
-    return phase, sums[phase]
+    return max(sums(found, setting).items(), key=lambda item: item[1])

@@ -93,9 +93,10 @@ def setting_of(cfg: DictConfig, question: Question, shape: ModelShape) -> Settin
     algorithm = cfg.algorithm
     mixed = "bfloat16" if algorithm.get("bf16") else "float16" if algorithm.get("fp16") else str(cfg.model.dtype)
     per_device = int(algorithm.per_device_train_batch_size)
-    rounds = algorithm.get("steps_per_generation") or algorithm.get("gradient_accumulation_steps") or 1
+    accumulation = int(algorithm.get("gradient_accumulation_steps") or 1)
+    rounds = int(algorithm.get("steps_per_generation") or accumulation)
     sharding = question.sharding or ("full" if splits_weights(cfg) else "none")
-    sampled, engine = per_device * int(rounds), 0
+    sampled, engine = per_device * rounds, 0
     if cfg.rollout.use_vllm:
         colocated = algorithm.get("vllm_mode", "colocate") == "colocate"
         if colocated:
@@ -114,6 +115,7 @@ def setting_of(cfg: DictConfig, question: Question, shape: ModelShape) -> Settin
         sharding="full" if sharding == "full" else "none",
         batch=per_device,
         sampled=sampled,
+        samples_midway=rounds < accumulation,
         trained=shape.adapter(int(lora["r"])) if cfg.model.get("peft") == "lora" else None,
         engine=engine,
         engine_sleeps=bool(engine and algorithm.get("vllm_enable_sleep_mode")),

@@ -9,11 +9,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from dro_lab.data.__main__ import compose
 from dro_lab.errors import UserError
 from dro_lab.plan import flops
 from dro_lab.plan.__main__ import main
+from dro_lab.plan.command import plan
 from dro_lab.plan.flops import Work
-from dro_lab.plan.memory import Setting, activations_per_token, parts, peak
+from dro_lab.plan.memory import LABELS, Setting, activations_per_token, parts, peak, sums
+from dro_lab.plan.settings import Question
 from dro_lab.plan.shape import KNOWN, ModelShape, shape_from
 from dro_lab.plan.speed import GPUS, Efficiency, seconds
 
@@ -128,10 +131,10 @@ def test_memory_by_part_on_literals() -> None:
     split = parts(shape, WORK, replace(setting, devices=4, sharding="full"))
     assert split["optimizer"] == found["optimizer"] // 4
     assert split["KV cache"] == found["KV cache"]
-    assert parts(shape, replace(WORK, reference_model=True), setting)["weights"] == 8 * shape.parameters
+    assert parts(shape, replace(WORK, reference_model=True), setting)["reference"] == 4 * shape.parameters
     checkpointed = parts(shape, replace(WORK, checkpointing=True), setting)
     assert checkpointed["activations"] < found["activations"]
-    assert peak({**found, "KV cache": 10**9})[0] == "sampling"
+    assert peak({**found, "KV cache": 10**9}, setting)[0] == "sampling"
 
 
 def test_a_faster_device_takes_less_time_and_more_devices_share_the_work() -> None:
@@ -189,8 +192,31 @@ def test_the_command_prints_every_part(capsys) -> None:
     assert "DOES NOT FIT" in said
     assert "smaller  completion_tokens=" in said, "what to change, for the phase that needs most"
     assert main(["reward=rouge"]) == 0
-    scoring = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("scoring")]
-    assert scoring == [["scoring", "0.00"], ["scoring", "0", "0", "0%"]], "nothing reads the reference"
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("scoring", "scorer's cache"))]
+    assert [line.split() for line in lines] == [["scoring", "0", "0", "0%"]], "nothing reads the reference"
+
+
+def test_the_parts_of_each_phase_add_up_to_what_stands_below_them(capsys) -> None:
+    assert main(["scale=gpu", "gpu=h100"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("GiB of one device"))
+    last = next(i for i, line in enumerate(lines) if line.startswith("together"))
+    assert lines[first].split()[-3:] == ["sampling", "scoring", "training"]
+    ends = [lines[first].index(phase) + len(phase) for phase in ("sampling", "scoring", "training")]
+    table = [[float(line[end - 6 : end].strip() or 0) for end in ends] for line in lines[first + 1 : last + 1]]
+    assert table[-1] == pytest.approx([sum(column) for column in zip(*table[:-1], strict=True)], abs=0.05)
+    assert lines[last + 1].startswith(f"peak     {max(table[-1]):.2f} GiB")
+    weights = {line.split("  ")[0]: line.split()[-1] for line in lines[first + 1 : last]}
+    assert weights["policy, float32"] == weights["reference policy (beta > 0), float32"] == "6.41"  # 1.72e9 x 4 bytes
+    assert weights["bfloat16 copies while weights are used (autocast)"] == "3.20"
+
+
+def test_gradients_wait_where_a_step_samples_more_than_once() -> None:
+    found = dict.fromkeys(LABELS, 0) | {"gradients": 5, "KV cache": 7, "activations": 1}
+    assert sums(found, Setting()) == {"sampling": 7, "scoring": 0, "training": 6}
+    assert sums(found, Setting(samples_midway=True)) == {"sampling": 12, "scoring": 5, "training": 6}
+    for given, midway in (([], True), (["algorithm.steps_per_generation=null"], False)):
+        assert plan(compose(["scale=gpu", *given]), Question()).setting.samples_midway is midway
 
 
 def test_a_model_laid_out_otherwise_is_refused() -> None:
