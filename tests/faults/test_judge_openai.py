@@ -119,7 +119,7 @@ def test_an_endpoint_that_asks_to_wait_too_long_is_not_asked_again():
     assert len(server.requests) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_run_goes_on_through_every_fault(tmp_path, monkeypatch):
     """Two steps under gating=rubric: every other reply is a fault, and the run ends as one that finished."""
     monkeypatch.chdir(tmp_path)

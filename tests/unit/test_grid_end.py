@@ -35,6 +35,7 @@ def test_a_run_that_failed_is_named_and_left_out(tmp_path: Path, capsys: pytest.
     )
 
 
+@pytest.mark.long
 def test_the_command_ends_with_it_and_prints_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = save_policy(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)

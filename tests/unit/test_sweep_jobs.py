@@ -68,7 +68,7 @@ def test_every_trial_and_every_test_run_hears_of_the_parent_and_the_parent_of_th
     assert parent.trials == [study().best_trial.number]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_hyperband_stops_who_is_behind_in_its_bracket(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(cfg: Any, trial: Any) -> float:
         value = 1.0 - 0.1 * len(runs.seen)  # every trial is behind those before it
