@@ -153,8 +153,9 @@ def check(cfg: DictConfig) -> None:
     for key in Root.__dataclass_fields__:
         if OmegaConf.is_missing(cfg, key) or cfg.get(key, "absent") == "absent":
             raise UserError(f"{key} is not set: choose an option with `{key}=NAME` (see --help)")
-    for group in set(GROUPS) & fields:
-        _plain(group, cfg[group])
+    for group in GROUPS:
+        if group in fields:
+            _plain(group, cfg[group])
     whole("steps", cfg.steps, low=0, todo="0 evaluates only, 40 is the default")
     whole("seed", cfg.seed, low=0, high=2**32 - 1, todo="any of them; a run with the same seed gives the same numbers")
     if cfg.threads is not None:
