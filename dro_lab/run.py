@@ -27,6 +27,7 @@ from dro_lab.explain import HELP, explain
 from dro_lab.grid_end import say_what_next
 from dro_lab.judges.keys import refuse_keys
 from dro_lab.launch.world import check_launch, silent_rank, world
+from dro_lab.listing import read_once
 from dro_lab.loading import load_lab
 from dro_lab.resume.grid import GRID_LOCK, recorded_objective
 from dro_lab.resume.place import Taken, end_grid, forget, taken
@@ -59,7 +60,7 @@ def main() -> None:
         given = sys.argv
         sys.argv = [given[0], *silent_rank(given[1:])]
         try:
-            with _hydra_raises(), _composing():
+            with _hydra_raises(), _composing(), read_once() if {"--help", "-h"} & set(given) else nullcontext():
                 job()
         finally:
             sys.argv = given
