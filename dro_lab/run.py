@@ -6,6 +6,7 @@ Composes the configuration, refuses what is wrong in one message, and only then 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import traceback
@@ -44,6 +45,8 @@ MAIN = "MainProcess"
 """How multiprocessing names the process that a user started."""
 SUBMITIT = "SUBMITIT_EXECUTOR"
 """Set in the jobs that submitit starts."""
+NOTES = ".hydra"
+"""Where Hydra notes the configuration of a job."""
 GRID = "multirun.yaml"
 """What Hydra calls its note of a grid."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -109,11 +112,13 @@ def job(cfg: DictConfig) -> float:
     except UserError as error:
         if searched or worker:
             raise
+        _leave_nothing(Path(HydraConfig.get().runtime.output_dir))
         _refuse(str(error))
     except OmegaConfBaseException as error:
         message = explain(error) or str(error)
         if searched or worker:
             raise UserError(message) from error
+        _leave_nothing(Path(HydraConfig.get().runtime.output_dir))
         _refuse(message)
     except SystemExit as error:
         if searched or worker:
@@ -208,6 +213,31 @@ def _forget_grid(trace: TracebackType | None) -> None:
                     return
                 folder.rmdir()
         trace = trace.tb_next
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Remove the folder of a run that was refused before it began, where Hydra's notes are all that is in it; then its
+    grid's, and those above it that are empty now."""
+    if [path.name for path in folder.glob("*")] != [NOTES] or not (folder / NOTES).is_dir():
+        return
+    grid = folder.parent
+    for handler in list(logging.root.handlers):  # Hydra's, which opens its file when something is logged
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
+            logging.root.removeHandler(handler)
+            handler.close()
+    try:
+        for path in (folder / NOTES).iterdir():
+            path.unlink()
+        (folder / NOTES).rmdir()
+        folder.rmdir()
+        if _holds_no_job(grid):
+            for name in (GRID, GRID_LOCK):
+                (grid / name).unlink(missing_ok=True)
+        while grid.resolve() != Path.cwd() and grid.resolve().is_relative_to(Path.cwd()):
+            grid.rmdir()
+            grid = grid.parent
+    except OSError:  # something else lies there, and stays
+        return
 
 
 def _holds_no_job(grid: Path) -> bool:

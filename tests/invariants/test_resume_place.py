@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -193,3 +194,32 @@ def test_a_mistyped_sweep_makes_no_folder() -> None:
     assert ended.code == 2
     assert "evaluation.rows" in ended.err
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "given", [["steps=-1"], ["hydra.run.dir=mine", "reward.omega=high"], ["--multirun", "steps=-1,2"]]
+)
+def test_a_refused_run_leaves_no_folder(given: list[str]) -> None:
+    ended = run_main(["tracking=none", *given])
+    assert ended.code == 2
+    logging.getLogger("somebody").error("behind the refusal")  # Hydra's handler would open its file now
+    assert list(Path().iterdir()) == []
+
+
+def test_what_else_lies_in_a_refused_runs_folder_stays() -> None:
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    ended = run_main(["tracking=none", "hydra.run.dir=mine", "steps=-1"])
+    assert ended.code == 2
+    assert Path("mine/notes.txt").read_text() == "mine"
+
+
+def test_a_refused_job_leaves_the_finished_ones_of_its_grid(policy: Path) -> None:
+    ended = run_main(["--multirun", *command(policy, "steps=0,-1")])
+    assert ended.code == 2
+    (finished,) = runs()
+    assert sorted(path.name for path in finished.parent.iterdir()) == [
+        finished.name,
+        "grid.lock",
+        "multirun.yaml",
+    ]
