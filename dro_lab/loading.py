@@ -8,13 +8,14 @@ beside the run.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+from hydra.core.utils import env_override
 
 HIDE_MLFLOW = "DISABLE_MLFLOW_INTEGRATION"
 """Transformers' switch: MLflow counts as not installed."""
@@ -27,7 +28,7 @@ def load_lab(report_to: Any = None) -> ModuleType:
         report_to: ``algorithm.report_to``, the trackers that TRL itself writes to.
     """
     if "dro_lab.lab" not in sys.modules:
-        with _nothing_collected(), _mlflow_hidden():
+        with _nothing_collected(), env_override({HIDE_MLFLOW: "TRUE"}):
             import_module("dro_lab.lab")
     if {"mlflow", "all"} & ({report_to} if isinstance(report_to, str) else set(report_to or ())):
         _give_trl_mlflow()
@@ -44,19 +45,6 @@ def _nothing_collected() -> Iterator[None]:
         gc.freeze()  # what was imported stays; passing over it in every full collection takes half a second each
         if before:
             gc.enable()
-
-
-@contextmanager
-def _mlflow_hidden() -> Iterator[None]:
-    before = os.environ.get(HIDE_MLFLOW)
-    os.environ[HIDE_MLFLOW] = "TRUE"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[HIDE_MLFLOW]
-        else:
-            os.environ[HIDE_MLFLOW] = before
 
 
 def _give_trl_mlflow() -> None:

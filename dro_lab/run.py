@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import env_override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -63,7 +63,11 @@ def main() -> None:
         given = sys.argv
         sys.argv = [given[0], *silent_rank(given[1:])]
         try:
-            with _hydra_raises(), _composing(), read_once() if {"--help", "-h"} & set(given) else nullcontext():
+            with (
+                env_override({FULL_ERROR: "1"}),
+                _composing(),
+                read_once() if {"--help", "-h"} & set(given) else nullcontext(),
+            ):
                 job()
         finally:
             sys.argv = given
@@ -178,19 +182,6 @@ def _composing() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-@contextmanager
-def _hydra_raises() -> Iterator[None]:
-    before = os.environ.get(FULL_ERROR)
-    os.environ[FULL_ERROR] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[FULL_ERROR]
-        else:
-            os.environ[FULL_ERROR] = before
 
 
 def _inside_job(trace: TracebackType | None) -> TracebackType | None:

@@ -150,7 +150,7 @@ class MlflowParent:
     def __init__(self, uri: str, study: Study, *, experiment: str, folder: Path) -> None:
         from dro_lab.tracking.database import explain, opening, sqlite_path
         from dro_lab.tracking.killed import process_tags
-        from dro_lab.tracking.store import artifact_root, create_run, open_client
+        from dro_lab.tracking.store import artifact_root, create_run, live_run, open_client
 
         self.client: MlflowClient
         self.run_id: str
@@ -160,7 +160,7 @@ class MlflowParent:
             with opening(path) if path is not None else contextlib.nullcontext():
                 self.client = open_client(uri)
                 known = study.user_attrs.get(RUN, {}).get(uri)
-                if known and self._exists(known):
+                if known and live_run(self.client, known):
                     self.run_id = known
                     for key, value in tags.items():
                         self.client.set_tag(self.run_id, key, value)
@@ -190,14 +190,6 @@ class MlflowParent:
 
         if status in ENDS:
             self._quietly(lambda: end_sweep(self.client, self.run_id, status, error))
-
-    def _exists(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self.client.get_run(run_id).info.lifecycle_stage == "active"
-        except MlflowException:
-            return False
 
     def _quietly(self, call: Callable[[], None]) -> None:
         """The folder is what counts: what MLflow refuses at the end is said, and takes no result away."""

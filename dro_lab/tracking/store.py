@@ -61,21 +61,27 @@ def open_client(uri: str) -> MlflowClient:
     return client
 
 
+def live_run(client: MlflowClient, run_id: str) -> Run | None:
+    """The run with this id; None where the store has none, or it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+    return None if run.info.lifecycle_stage == "deleted" else run
+
+
 def parent_experiment(client: MlflowClient, parent: str, *, uri: str) -> str:
     """The name of the experiment that holds the run ``parent``.
 
     Raises:
         UserError: the store has no such run, or it was deleted.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(parent)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        run = None
-    if run is None or run.info.lifecycle_stage == "deleted":
+    run = live_run(client, parent)
+    if run is None:
         raise UserError(
             f"tracking.parent={parent}: {uri} has no such run. Give the id of a run as `mlflow ui` shows it (32 "
             "letters and digits), or null for a run that stands by itself."

@@ -17,7 +17,7 @@ from dro_lab.record.files import write_json
 from dro_lab.tracking.killed import is_gone, process_tags
 from dro_lab.tracking.names import MAX_TAG
 from dro_lab.tracking.note import SWEEP_NOTE, now_ms
-from dro_lab.tracking.store import artifact_root, create_run, one_at_a_time
+from dro_lab.tracking.store import artifact_root, create_run, live_run, one_at_a_time
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,7 +97,7 @@ def sweep_run(client: MlflowClient, folder: Path, *, uri: str) -> str:
     note = read_sweep_note(folder)
     assert note is not None
     known = note.runs.get(uri)
-    if known is not None and _exists(client, known):
+    if known is not None and live_run(client, known):
         return known
     with one_at_a_time(uri):
         made = create_run(
@@ -109,17 +109,6 @@ def sweep_run(client: MlflowClient, folder: Path, *, uri: str) -> str:
         )
     write_sweep_note(folder, replace(note, runs={**note.runs, uri: made}))
     return made
-
-
-def _exists(client: MlflowClient, run_id: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return False
 
 
 def send_sweep(client: MlflowClient, folder: Path, *, uri: str) -> str:

@@ -30,13 +30,8 @@ class FiniteSteps:
     @contextmanager
     def sampling_looked_at(self, inputs: Sequence[Any]) -> Iterator[None]:
         """Around sampling, scoring and advantages of ``inputs``."""
-        self._at_this_step()
-        self.guard.forget_logits()
-        self.guard.sampling_now = True
-        try:
+        with self._sampling():
             yield
-        finally:
-            self.guard.sampling_now = False
         self.guard.forget_logits()
 
     def sample(self, *args: Any, **kwargs: Any) -> list[list[int]]:
@@ -45,15 +40,21 @@ class FiniteSteps:
         Raises:
             NonFiniteError: it has none.
         """
+        with self._sampling():
+            found: list[list[int]] = super().sample(*args, **kwargs)  # type: ignore[misc]
+        self.guard.evaluated()
+        return found
+
+    @contextmanager
+    def _sampling(self) -> Iterator[None]:
+        """Around what is sampled: a new phase of the guard, at this step."""
         self._at_this_step()
         self.guard.forget_logits()
         self.guard.sampling_now = True
         try:
-            found: list[list[int]] = super().sample(*args, **kwargs)  # type: ignore[misc]
+            yield
         finally:
             self.guard.sampling_now = False
-        self.guard.evaluated()
-        return found
 
     @contextmanager
     def rollouts_looked_at(self, inputs: Sequence[Any], completion_ids: Sequence[Sequence[int]]) -> Iterator[None]:
